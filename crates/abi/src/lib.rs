@@ -1,0 +1,1 @@
+//! Bytes of the KVM confidential exit boundary: layouts, numbers, dialects.

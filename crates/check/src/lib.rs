@@ -1,0 +1,1 @@
+//! Scenarios that drive the boundary, and what must be seen there.

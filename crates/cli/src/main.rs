@@ -1,0 +1,2 @@
+//! The `exeunt` command.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The kernel half for real: /dev/kvm, and the effects on the host.

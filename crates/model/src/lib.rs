@@ -1,0 +1,1 @@
+//! The kernel half in software: a deterministic KVM for confidential exits.
