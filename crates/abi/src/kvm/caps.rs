@@ -1,0 +1,76 @@
+//! Capability numbers of `KVM_CHECK_EXTENSION` and `KVM_ENABLE_CAP`.
+
+use core::fmt;
+
+/// A `KVM_CAP_*` number.
+///
+/// Source: Linux v7.2 `include/uapi/linux/kvm.h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Cap(pub u32);
+
+macro_rules! caps {
+    ($($name:ident = $value:literal, $text:literal, $about:literal;)*) => {
+        impl Cap {
+            $(#[doc = $about] pub const $name: Self = Self($value);)*
+
+            /// The name in scenario files and messages, if the boundary knows the number.
+            #[must_use]
+            pub const fn name(self) -> Option<&'static str> {
+                match self.0 {
+                    $($value => Some($text),)*
+                    _ => None,
+                }
+            }
+
+            /// The capability with this name.
+            #[must_use]
+            pub fn from_name(name: &str) -> Option<Self> {
+                match name {
+                    $($text => Some(Self::$name),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+caps! {
+    IMMEDIATE_EXIT = 136, "immediate-exit", "`kvm_run.immediate_exit` is honoured.";
+    EXCEPTION_PAYLOAD = 164, "exception-payload", "Events carry pending exceptions with their payload.";
+    EXIT_HYPERCALL = 201, "exit-hypercall", "Chosen hypercalls exit; the argument is a mask of their numbers.";
+    SYSTEM_EVENT_DATA = 215, "system-event-data", "`system_event.ndata` and `data` are valid.";
+    ARM_SYSTEM_SUSPEND = 216, "arm-system-suspend", "PSCI `SYSTEM_SUSPEND` exits to userspace.";
+    X86_TRIPLE_FAULT_EVENT = 218, "x86-triple-fault-event", "Events carry a pending triple fault.";
+    X86_NOTIFY_VMEXIT = 219, "x86-notify-vmexit", "Notify VM exits can be enabled.";
+    USER_MEMORY2 = 231, "user-memory2", "`KVM_SET_USER_MEMORY_REGION2`.";
+    MEMORY_FAULT_INFO = 232, "memory-fault-info", "`KVM_EXIT_MEMORY_FAULT` fills `memory_fault`.";
+    MEMORY_ATTRIBUTES = 233, "memory-attributes", "`KVM_SET_MEMORY_ATTRIBUTES`.";
+    GUEST_MEMFD = 234, "guest-memfd", "`KVM_CREATE_GUEST_MEMFD`.";
+    VM_TYPES = 235, "vm-types", "The mask of types that `KVM_CREATE_VM` takes.";
+}
+
+impl fmt::Display for Cap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name() {
+            Some(name) => write!(f, "{name} ({})", self.0),
+            None => write!(f, "capability {}", self.0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_leads_back_to_its_number() {
+        let known = (0..300).filter(|n| Cap(*n).name().is_some()).count();
+        assert_eq!(known, 12);
+        for number in 0..300 {
+            if let Some(name) = Cap(number).name() {
+                assert_eq!(Cap::from_name(name), Some(Cap(number)));
+            }
+        }
+        assert_eq!(Cap::from_name("no-such-capability"), None);
+    }
+}

@@ -1,0 +1,5 @@
+//! What a guest asks for through the GHCB.
+
+mod msr;
+
+pub use msr::MsrRequest;
