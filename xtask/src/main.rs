@@ -1,1 +1,27 @@
-fn main() {}
+//! `cargo xtask`: the checks of this house that no compiler makes.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod tidy;
+
+/// The checks of this house that no compiler makes.
+#[derive(Parser)]
+#[command(name = "xtask", bin_name = "cargo xtask", arg_required_else_help = true)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Tidy(tidy::Args),
+}
+
+fn main() -> ExitCode {
+    // clap itself leaves with 2 on a usage error, and with 0 after help.
+    match Args::parse().command {
+        Command::Tidy(args) => tidy::run(&args),
+    }
+}

@@ -145,7 +145,8 @@ fn hypercall(wire: run::Hypercall, kernel: Kernel) -> Hypercall {
     let mut args = wire.args;
     if wire.nr == MAP_GPA_RANGE {
         // No kernel writes these for this hypercall.
-        args = [args[0], args[1], args[2], 0, 0, 0];
+        let [gpa, pages, attributes, ..] = args;
+        args = [gpa, pages, attributes, 0, 0, 0];
     }
     let flags = match kernel.dialect.hypercall_flags_bytes() {
         8 => wire.flags,

@@ -1,0 +1,111 @@
+//! Completions: what KVM does with userspace's answer at the next `KVM_RUN`.
+
+use crate::engine::Step;
+use crate::vcpu::Vcpu;
+use exeunt_abi::Errno;
+use exeunt_abi::ghcb::guest_message::vmm_error;
+use exeunt_abi::ghcb::msr;
+use exeunt_abi::kvm::run::{Hypercall, SnpReqCerts};
+
+/// What an exit waits for. It is dropped before it is acted on: an answer that KVM refuses is not asked for again,
+/// and the guest goes on as if the request had been done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Completion {
+    /// `hypercall.ret` goes to RAX.
+    Hypercall,
+    /// The answer to a page-state change by MSR.
+    PscMsr,
+    /// The answer to a batch of a page-state change by page.
+    Psc,
+    /// The answer to a request for certificates.
+    ReqCerts,
+    /// The port page goes to RAX.
+    PortIn {
+        /// Bytes.
+        size: u8,
+    },
+}
+
+/// The answer to a conversion, as this kernel takes it.
+enum Answer {
+    Done,
+    Refused,
+    /// Not an answer: `KVM_RUN` fails with `EINVAL`.
+    Invalid,
+}
+
+impl Vcpu {
+    /// Calls a completion. `true` means that the guest can be entered, `false` that another exit was made.
+    ///
+    /// # Errors
+    ///
+    /// What `KVM_RUN` fails with.
+    pub(crate) fn complete(&mut self, completion: Completion) -> Result<bool, Errno> {
+        let step = match completion {
+            Completion::Hypercall => {
+                self.regs.rax = self.hypercall_ret();
+                Step::Resume
+            }
+            Completion::PortIn { size } => {
+                let data = self.port_data.first_chunk::<4>().copied().unwrap_or_default();
+                let bits = u32::from(size).saturating_mul(8);
+                let mask = u64::MAX.checked_shr(64u32.saturating_sub(bits)).unwrap_or(0);
+                self.regs.rax = u64::from(u32::from_le_bytes(data)) & mask;
+                Step::Resume
+            }
+            Completion::PscMsr => {
+                self.ghcb.msr = match self.conversion_answer() {
+                    Answer::Done => msr::PSC_RESPONSE,
+                    Answer::Refused => msr::PSC_RESPONSE_ERROR,
+                    Answer::Invalid => return Err(Errno::EINVAL),
+                };
+                Step::Resume
+            }
+            Completion::Psc => match self.conversion_answer() {
+                Answer::Done => self.complete_psc(true),
+                Answer::Refused => self.complete_psc(false),
+                Answer::Invalid => return Err(Errno::EINVAL),
+            },
+            Completion::ReqCerts => self.complete_req_certs()?,
+        };
+        match step {
+            Step::Exit(entered) => entered.map(|()| false),
+            Step::Guest(_) | Step::Resume => Ok(true),
+        }
+    }
+
+    /// Source: Linux v7.2 `arch/x86/kvm/svm/sev.c`, `snp_complete_req_certs`.
+    fn complete_req_certs(&mut self) -> Result<Step, Errno> {
+        // KVM reads `ret` once and `npages` after it.
+        let answer: SnpReqCerts = self.page.payload();
+        let errno = i32::try_from(answer.ret).map(Errno).map_err(|_| Errno::EINVAL)?;
+        let info_2 = match errno {
+            Errno(0) => return Ok(self.firmware_request_after_certs()),
+            Errno::ENOSPC => {
+                self.regs.rbx = answer.npages;
+                vmm_error::INVALID_LEN
+            }
+            Errno::EAGAIN => vmm_error::BUSY,
+            Errno::EIO => vmm_error::GENERIC,
+            _ => return Err(Errno::EINVAL),
+        };
+        self.ghcb.answer_info_2(&mut self.vm.lock().memory, info_2);
+        Ok(Step::Resume)
+    }
+
+    fn hypercall_ret(&self) -> u64 {
+        self.page.payload::<Hypercall>().ret
+    }
+
+    fn conversion_answer(&self) -> Answer {
+        let ret = self.hypercall_ret();
+        let is = |errno: Errno| u64::try_from(errno.0) == Ok(ret);
+        if ret == 0 {
+            Answer::Done
+        } else if !self.kernel.dialect.checks_conversion_ret() || is(Errno::EINVAL) || is(Errno::EAGAIN) {
+            Answer::Refused
+        } else {
+            Answer::Invalid
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The GHCB page as KVM keeps it: mapped at a `VMGEXIT`, written back when the guest is entered again.
+
+use crate::memory::Memory;
+use crate::state::C_BIT;
+use crate::vcpu::{Regs, Vcpu};
+use exeunt_abi::ghcb::page::{self, Field, exit_info_1};
+use exeunt_abi::ghcb::{msr, psc};
+use exeunt_abi::{Errno, Gpa};
+
+/// What KVM holds of a vCPU's GHCB. Fields are read once, at the `VMGEXIT`; all decisions use these copies.
+#[derive(Clone, Debug)]
+pub(crate) struct GhcbState {
+    pub(crate) msr: u64,
+    pub(crate) registered: u64,
+    pub(crate) mapped: Option<Gpa>,
+    pub(crate) valid: u128,
+    pub(crate) code: u64,
+    pub(crate) info: [u64; 2],
+    pub(crate) scratch: Gpa,
+}
+
+impl Default for GhcbState {
+    fn default() -> Self {
+        Self {
+            // At reset KVM presets the answer to the version request.
+            msr: sev_info_response(2),
+            registered: u64::MAX,
+            mapped: None,
+            valid: 0,
+            code: 0,
+            info: [0; 2],
+            scratch: Gpa(0),
+        }
+    }
+}
+
+/// The response to a version request: versions 1 to `max_version`, and the C-bit.
+pub(crate) const fn sev_info_response(max_version: u64) -> u64 {
+    max_version << 48 | 1 << 32 | C_BIT << 24 | msr::SEV_INFO_RESPONSE
+}
+
+/// What a field of the mapped page holds. The page was checked when it was mapped.
+fn field(memory: &Memory, ghcb: Gpa, field: Field) -> u64 {
+    memory.read_u64(field.at(ghcb)).unwrap_or(0)
+}
+
+impl GhcbState {
+    pub(crate) const fn is_valid(&self, field: Field) -> bool {
+        self.valid & field.mask() != 0
+    }
+
+    /// Maps the page and takes the copies.
+    ///
+    /// Source: Linux v7.2 `arch/x86/kvm/svm/sev.c`, `sev_es_sync_from_ghcb`.
+    pub(crate) fn sync_from(&mut self, memory: &mut Memory, ghcb: Gpa) -> Result<Regs, Errno> {
+        let mut bitmap = [0; 16];
+        let bitmap_at = Gpa(ghcb.0.wrapping_add(page::VALID_BITMAP));
+        memory.read_shared(bitmap_at, &mut bitmap)?;
+        self.mapped = Some(ghcb);
+        self.valid = u128::from_le_bytes(bitmap);
+        let valid = self.valid;
+        let if_valid = |wanted: Field| match valid & wanted.mask() {
+            0 => 0,
+            _ => field(memory, ghcb, wanted),
+        };
+        let mut cpl = [0];
+        if self.is_valid(page::CPL) {
+            memory.read_shared(page::CPL.at(ghcb), &mut cpl)?;
+        }
+        let regs = Regs {
+            rax: if_valid(page::RAX),
+            rbx: if_valid(page::RBX),
+            rcx: if_valid(page::RCX),
+            rdx: if_valid(page::RDX),
+            rsi: if_valid(page::RSI),
+            cpl: cpl[0],
+        };
+        self.scratch = Gpa(if_valid(page::SW_SCRATCH));
+        self.code = field(memory, ghcb, page::SW_EXIT_CODE);
+        self.info = [field(memory, ghcb, page::SW_EXIT_INFO_1), field(memory, ghcb, page::SW_EXIT_INFO_2)];
+        memory.write_shared(bitmap_at, &[0; 16])?;
+        Ok(regs)
+    }
+
+    /// Sets `SW_EXITINFO1` and `SW_EXITINFO2` with their valid bits.
+    pub(crate) fn answer(&self, memory: &mut Memory, info_1: u64, info_2: u64) {
+        self.put(memory, page::SW_EXIT_INFO_1, info_1);
+        self.put(memory, page::SW_EXIT_INFO_2, info_2);
+    }
+
+    /// Sets `SW_EXITINFO2` alone.
+    pub(crate) fn answer_info_2(&self, memory: &mut Memory, info_2: u64) {
+        self.put(memory, page::SW_EXIT_INFO_2, info_2);
+    }
+
+    /// Tells the guest that its request was malformed.
+    pub(crate) fn refuse(&self, memory: &mut Memory, sub_code: u64) {
+        self.answer(memory, exit_info_1::MALFORMED_INPUT, sub_code);
+    }
+
+    /// Writes a field of the mapped page and sets its valid bit. Nothing is mapped, nothing is written.
+    fn put(&self, memory: &mut Memory, field: Field, value: u64) {
+        let Some(ghcb) = self.mapped else { return };
+        let at = Gpa(ghcb.0.wrapping_add(page::VALID_BITMAP).wrapping_add(u64::from(field.bit() >> 3)));
+        let mut byte = [0];
+        // A slot cannot go away under a mapped page, so none of these fails.
+        let written = memory
+            .write_u64(field.at(ghcb), value)
+            .and_then(|()| memory.read_shared(at, &mut byte))
+            .and_then(|()| memory.write_shared(at, &[byte[0] | 1 << (field.bit() & 7)]));
+        debug_assert!(written.is_ok(), "the GHCB at {ghcb} is mapped and not backed");
+    }
+
+    /// Checks the scratch area for `bytes` bytes and returns how many are usable from its start to the end of the
+    /// shared buffer. Only protocol version 2 is modelled: a scratch area outside of the GHCB is refused.
+    ///
+    /// Source: Linux v7.2 `arch/x86/kvm/svm/sev.c`, `setup_vmgexit_scratch`.
+    pub(crate) fn scratch_bytes(&self, bytes: u64) -> Option<u64> {
+        let ghcb = self.mapped?;
+        if self.scratch.0 == 0 || self.scratch.gfn() != ghcb.gfn() {
+            return None;
+        }
+        let end = ghcb.0.checked_add(page::SHARED_BUFFER_END)?;
+        if self.scratch.offset_in_page() < page::SHARED_BUFFER || self.scratch.0.checked_add(bytes)? > end {
+            return None;
+        }
+        end.checked_sub(self.scratch.0)
+    }
+
+    /// The address of an entry of the page-state change descriptor.
+    pub(crate) const fn psc_entry_at(&self, index: u64) -> Gpa {
+        let offset = psc::HEADER_BYTES.wrapping_add(index.wrapping_mul(psc::ENTRY_BYTES));
+        Gpa(self.scratch.0.wrapping_add(offset))
+    }
+}
+
+impl Vcpu {
+    /// Writes RAX, RBX, RCX and RDX back and unmaps the page. KVM does so when it switches to the guest, so the page
+    /// stays unsynchronised while userspace handles an exit.
+    ///
+    /// Source: Linux v7.2 `arch/x86/kvm/svm/sev.c`, `sev_es_unmap_ghcb`.
+    pub(crate) fn unmap_ghcb(&mut self) {
+        if self.ghcb.mapped.is_none() {
+            return;
+        }
+        let vm = self.vm.clone();
+        let memory = &mut vm.lock().memory;
+        let Regs { rax, rbx, rcx, rdx, .. } = self.regs;
+        for (field, value) in [(page::RAX, rax), (page::RBX, rbx), (page::RCX, rcx), (page::RDX, rdx)] {
+            self.ghcb.put(memory, field, value);
+        }
+        self.ghcb.mapped = None;
+    }
+}

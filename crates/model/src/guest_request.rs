@@ -1,0 +1,81 @@
+//! Guest requests to the firmware, and the certificates that go with attestation reports.
+
+use crate::complete::Completion;
+use crate::engine::Step;
+use crate::firmware::Firmware;
+use crate::state::{PAGE, VmState};
+use crate::vcpu::Vcpu;
+use exeunt_abi::ghcb::guest_message::{MSG_REPORT_REQ, MSG_TYPE};
+use exeunt_abi::ghcb::page::{self, malformed};
+use exeunt_abi::{Dialect, Errno, Gpa, PAGE_SIZE};
+use exeunt_proto::certs;
+use exeunt_proto::exit::{Exit, SnpReqCerts};
+
+impl Vcpu {
+    /// Source: Linux v7.2 `arch/x86/kvm/svm/sev.c`, `snp_handle_guest_req` and `snp_handle_ext_guest_req`.
+    pub(crate) fn guest_request(&mut self, extended: bool) -> Step {
+        let vm = self.vm.clone();
+        let mut state = vm.lock();
+        let [request, response] = self.ghcb.info.map(Gpa);
+        let bad_input = match self.kernel.dialect >= Dialect::Linux7_2 {
+            true => malformed::INVALID_INPUT,
+            false => malformed::MISSING_INPUT,
+        };
+        if !request.is_page_aligned() || !response.is_page_aligned() || request == response {
+            self.ghcb.refuse(&mut state.memory, bad_input);
+            return Step::Resume;
+        }
+        if !extended {
+            return self.firmware_request(&mut state);
+        }
+        let mut msg_type = [0];
+        let msg_type_at = Gpa(request.0.wrapping_add(MSG_TYPE));
+        if state.memory.read_shared(msg_type_at, &mut msg_type).is_err() {
+            return Step::Exit(Err(Errno::EIO));
+        }
+        if msg_type != [MSG_REPORT_REQ] {
+            return self.firmware_request(&mut state);
+        }
+        let (gpa, pages) = (Gpa(self.regs.rax), self.regs.rbx);
+        let complete = self.ghcb.is_valid(page::RAX) && self.ghcb.is_valid(page::RBX);
+        if !complete || !gpa.is_page_aligned() {
+            self.ghcb.refuse(&mut state.memory, bad_input);
+            return Step::Resume;
+        }
+        if state.certs_enabled {
+            drop(state);
+            self.completion = Some(Completion::ReqCerts);
+            return Step::Exit(self.exit(&Exit::SnpReqCerts(SnpReqCerts { gpa, pages })));
+        }
+        // No certificates: an empty table, if the guest has room for one.
+        if pages != 0 && state.memory.write_shared(gpa, &[0; certs::ENTRY_BYTES]).is_err() {
+            return Step::Exit(Err(Errno::EIO));
+        }
+        self.firmware_request(&mut state)
+    }
+
+    /// Userspace says that the certificates are where the guest wants them.
+    pub(crate) fn firmware_request_after_certs(&mut self) -> Step {
+        let vm = self.vm.clone();
+        let mut state = vm.lock();
+        self.firmware_request(&mut state)
+    }
+
+    /// Sends the request page and copies the response page back, whatever the firmware's status is.
+    fn firmware_request(&mut self, state: &mut VmState) -> Step {
+        let [request, response] = self.ghcb.info.map(Gpa);
+        let mut page = [0; PAGE];
+        if state.memory.read_shared(request, &mut page).is_err() {
+            return Step::Exit(Err(Errno::EIO));
+        }
+        let status = match state.firmware {
+            Firmware::Completes { status } => status,
+            Firmware::Fails(errno) => return Step::Exit(Err(errno)),
+        };
+        if state.memory.write_shared(response, &[0; PAGE_SIZE as usize]).is_err() {
+            return Step::Exit(Err(Errno::EIO));
+        }
+        self.ghcb.answer_info_2(&mut state.memory, u64::from(status));
+        Step::Resume
+    }
+}

@@ -1,0 +1,74 @@
+//! What the vCPUs of a VM share.
+
+use crate::firmware::Firmware;
+use crate::memory::Memory;
+use exeunt_abi::kvm::caps::Cap;
+use exeunt_abi::kvm::run::MAP_GPA_RANGE;
+use exeunt_abi::kvm::vm_type::VmType;
+use exeunt_abi::{Kernel, PAGE_SIZE};
+use std::collections::BTreeMap;
+
+/// The C-bit that the model's hosts report.
+pub(crate) const C_BIT: u64 = 51;
+
+/// The state of a VM.
+#[derive(Debug)]
+pub(crate) struct VmState {
+    pub(crate) kernel: Kernel,
+    pub(crate) vm_type: VmType,
+    pub(crate) memory: Memory,
+    caps: BTreeMap<Cap, u64>,
+    /// `KVM_SEV_INIT2` has been done, if the type needs it.
+    pub(crate) initialised: bool,
+    /// The guest has been launched, if the type needs it.
+    pub(crate) launched: bool,
+    pub(crate) ghcb_version: u64,
+    /// `KVM_SEV_SNP_ENABLE_REQ_CERTS` has been done.
+    pub(crate) certs_enabled: bool,
+    pub(crate) firmware: Firmware,
+    /// CPUID by leaf, as the VMM set it.
+    pub(crate) cpuid: BTreeMap<u32, [u32; 4]>,
+    pub(crate) vcpus: u64,
+    /// `vm_dead`: every vCPU ioctl fails with `EIO`.
+    pub(crate) dead: bool,
+}
+
+impl VmState {
+    pub(crate) fn new(kernel: Kernel, vm_type: VmType) -> Self {
+        Self {
+            kernel,
+            vm_type,
+            memory: Memory::default(),
+            caps: BTreeMap::new(),
+            initialised: !vm_type.has_protected_state(),
+            launched: !vm_type.has_protected_state(),
+            ghcb_version: 0,
+            certs_enabled: false,
+            firmware: Firmware::default(),
+            cpuid: BTreeMap::new(),
+            vcpus: 0,
+            dead: false,
+        }
+    }
+
+    /// The argument that a capability was enabled with, 0 if it was not.
+    pub(crate) fn cap(&self, cap: Cap) -> u64 {
+        self.caps.get(&cap).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn set_cap(&mut self, cap: Cap, argument: u64) {
+        self.caps.insert(cap, argument);
+    }
+
+    /// `user_exit_on_hypercall(KVM_HC_MAP_GPA_RANGE)`.
+    pub(crate) fn map_gpa_range_exits(&self) -> bool {
+        self.cap(Cap::EXIT_HYPERCALL) & (1 << MAP_GPA_RANGE) != 0
+    }
+
+    pub(crate) fn is_snp(&self) -> bool {
+        self.vm_type == VmType::Snp
+    }
+}
+
+/// Bytes of a page as a length.
+pub(crate) const PAGE: usize = PAGE_SIZE as usize;

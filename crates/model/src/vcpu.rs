@@ -1,0 +1,230 @@
+//! A vCPU: the page, the ioctls, and the order of checks of `KVM_RUN`.
+
+use crate::complete::Completion;
+use crate::events::EventState;
+use crate::ghcb::GhcbState;
+use crate::guest::mailbox::{Op, Running};
+use crate::guest::{Cpu, GuestFault, Note};
+use crate::psc::PscState;
+use crate::vm::Vm;
+use exeunt_abi::kvm::caps::Cap;
+use exeunt_abi::kvm::events::{self, VcpuEvents};
+use exeunt_abi::kvm::run::{ExitReason, PORT_DATA_BYTES, RunPage};
+use exeunt_abi::{Errno, Kernel};
+use exeunt_proto::exit::Entered;
+use exeunt_proto::host;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Acts of a guest between two exits, after which `KVM_RUN` comes back as if a host timer had fired. So no guest
+/// keeps a `KVM_RUN` for ever.
+const TIME_SLICE: u32 = 1 << 20;
+
+/// Whether the vCPU runs at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MpState {
+    Runnable,
+    /// Stopped by PSCI: `KVM_RUN` blocks until a signal.
+    Stopped,
+}
+
+/// What the guest gets when it is entered again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OnEntry {
+    /// The act is over and has no result.
+    Nothing,
+    /// The GHCB MSR.
+    GhcbMsr,
+    /// RAX, or x0.
+    Rax,
+}
+
+/// A vCPU of the model. It meets a VMM half as [`host::Vcpu`] and [`host::Events`].
+#[derive(Debug)]
+pub struct Vcpu {
+    pub(crate) vm: Vm,
+    pub(crate) kernel: Kernel,
+    id: u64,
+    pub(crate) page: RunPage,
+    pub(crate) port_data: Box<[u8; PORT_DATA_BYTES]>,
+    immediate_exit: Arc<AtomicBool>,
+    pub(crate) completion: Option<Completion>,
+    pub(crate) mp_state: MpState,
+    /// RAX, RBX, RCX, RDX, RSI as KVM holds them; x0 in the first place on arm64.
+    pub(crate) regs: Regs,
+    pub(crate) events: EventState,
+    pub(crate) ghcb: GhcbState,
+    pub(crate) psc: PscState,
+    pub(crate) guest: Running,
+    /// An act that faulted and is to be tried again.
+    pub(crate) retry: Option<Op>,
+    /// The act that left the guest, waiting for its end.
+    pub(crate) on_entry: Option<OnEntry>,
+    pub(crate) slice: u32,
+}
+
+/// KVM's copies of the registers that cross the boundary.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Regs {
+    pub(crate) rax: u64,
+    pub(crate) rbx: u64,
+    pub(crate) rcx: u64,
+    pub(crate) rdx: u64,
+    pub(crate) rsi: u64,
+    pub(crate) cpl: u8,
+}
+
+/// Makes another thread's vCPU return: `kvm_run.immediate_exit`.
+#[derive(Clone, Debug)]
+pub struct Kick(Arc<AtomicBool>);
+
+impl Kick {
+    /// Sets `immediate_exit`. The next `KVM_RUN`, or the one under way at its next act, comes back with `EINTR`.
+    pub fn set(&self, on: bool) {
+        self.0.store(on, Ordering::Relaxed);
+    }
+}
+
+impl Vcpu {
+    pub(crate) fn new<P, F>(vm: Vm, id: u64, seed: u64, program: P) -> Self
+    where
+        P: FnOnce(Cpu) -> F,
+        F: Future<Output = Result<(), GuestFault>> + Send + 'static,
+    {
+        let kernel = vm.lock().kernel;
+        Self {
+            vm,
+            kernel,
+            id,
+            page: RunPage::zeroed(),
+            port_data: Box::new([0; PORT_DATA_BYTES]),
+            immediate_exit: Arc::default(),
+            completion: None,
+            mp_state: MpState::Runnable,
+            regs: Regs::default(),
+            events: EventState::default(),
+            ghcb: GhcbState::default(),
+            psc: PscState::default(),
+            guest: Running::start(seed ^ id, program),
+            retry: None,
+            on_entry: None,
+            slice: 0,
+        }
+    }
+
+    /// The vCPU's number, from 0 in the order of creation.
+    #[must_use]
+    pub const fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The handle for other threads.
+    #[must_use]
+    pub fn kick(&self) -> Kick {
+        Kick(Arc::clone(&self.immediate_exit))
+    }
+
+    /// What the guest did and saw since the last call. Notes are kept from the first call on.
+    pub fn take_notes(&mut self) -> Vec<Note> {
+        self.guest.take_notes()
+    }
+
+    /// `KVM_X86_SET_MCE` with an uncorrected error while `CR4.MCE` is clear: KVM requests a triple fault.
+    ///
+    /// Source: Linux v7.2 `arch/x86/kvm/x86.c`, `kvm_vcpu_ioctl_x86_set_mce`.
+    pub fn raise_triple_fault(&mut self) {
+        self.events.triple_fault_requested = true;
+    }
+
+    /// `KVM_RUN` up to the run loop.
+    ///
+    /// Source: Linux v7.2 `arch/x86/kvm/x86.c`, `kvm_arch_vcpu_ioctl_run`.
+    pub(crate) fn kvm_run(&mut self) -> Entered {
+        if self.vm.lock().dead {
+            return Err(Errno::EIO);
+        }
+        let wants_to_run = !self.immediate_exit.load(Ordering::Relaxed);
+        self.page.flags = 0;
+        if let Some(completion) = self.completion.take() {
+            // One shot: whatever the callback returns, it is not called again.
+            if !self.complete(completion)? {
+                return Ok(());
+            }
+        }
+        if !wants_to_run {
+            return Err(Errno::EINTR);
+        }
+        if !self.vm.lock().initialised {
+            return Err(Errno::EINVAL);
+        }
+        self.page.exit_reason = ExitReason::UNKNOWN.0;
+        self.slice = TIME_SLICE;
+        self.run_loop()
+    }
+
+    /// A signal is pending: a kick, or the end of the time slice.
+    pub(crate) fn is_interrupted(&mut self) -> bool {
+        self.slice = self.slice.saturating_sub(1);
+        self.slice == 0 || self.immediate_exit.load(Ordering::Relaxed)
+    }
+}
+
+impl host::Vcpu for Vcpu {
+    fn enter(&mut self) -> Entered {
+        self.kvm_run()
+    }
+
+    fn enter_immediately(&mut self) -> Entered {
+        let before = self.immediate_exit.swap(true, Ordering::Relaxed);
+        let entered = self.kvm_run();
+        self.immediate_exit.store(before, Ordering::Relaxed);
+        entered
+    }
+
+    fn kernel(&self) -> Kernel {
+        self.kernel
+    }
+
+    fn page(&self) -> &RunPage {
+        &self.page
+    }
+
+    fn page_mut(&mut self) -> &mut RunPage {
+        &mut self.page
+    }
+
+    fn port_data(&mut self) -> &mut [u8; PORT_DATA_BYTES] {
+        &mut self.port_data
+    }
+}
+
+impl host::Events for Vcpu {
+    fn events(&mut self) -> Result<VcpuEvents, Errno> {
+        let (payload, triple_fault) = self.event_caps();
+        Ok(self.events.get(payload, triple_fault))
+    }
+
+    fn set_events(&mut self, events: &VcpuEvents) -> Result<(), Errno> {
+        let (payload, triple_fault) = self.event_caps();
+        self.events.set(events, payload, triple_fault)
+    }
+
+    fn event_flags(&self) -> u32 {
+        let (payload, triple_fault) = self.event_caps();
+        let mut flags = events::VALID_ALL;
+        if !payload {
+            flags &= !events::VALID_PAYLOAD;
+        }
+        if !triple_fault {
+            flags &= !events::VALID_TRIPLE_FAULT;
+        }
+        flags
+    }
+}
+
+impl Vcpu {
+    fn event_caps(&self) -> (bool, bool) {
+        let state = self.vm.lock();
+        (state.cap(Cap::EXCEPTION_PAYLOAD) != 0, state.cap(Cap::X86_TRIPLE_FAULT_EVENT) != 0)
+    }
+}

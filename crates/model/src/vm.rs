@@ -1,0 +1,240 @@
+//! A VM and its ioctls.
+
+use crate::effects::Effects;
+use crate::firmware::Firmware;
+use crate::guest::{Cpu, GuestFault};
+use crate::kvm::check_extension;
+use crate::memslot::{GuestMemfd, Slot};
+use crate::state::VmState;
+use crate::vcpu::Vcpu;
+use exeunt_abi::kvm::caps::Cap;
+use exeunt_abi::kvm::memory::MEMORY_ATTRIBUTE_PRIVATE;
+use exeunt_abi::kvm::run::MAP_GPA_RANGE;
+use exeunt_abi::kvm::vm_type::VmType;
+use exeunt_abi::{Errno, Gfn, Gpa, Kernel, PAGE_SIZE};
+use exeunt_proto::conversion::{PageRange, PageState};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// A VM of the model. Clones are handles of the same VM.
+#[derive(Clone, Debug)]
+pub struct Vm {
+    state: Arc<Mutex<VmState>>,
+}
+
+impl Vm {
+    pub(crate) fn new(kernel: Kernel, vm_type: VmType) -> Self {
+        Self { state: Arc::new(Mutex::new(VmState::new(kernel, vm_type))) }
+    }
+
+    /// The state. A poisoned lock is taken all the same: every change of the state is complete when a lock ends.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, VmState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `KVM_CHECK_EXTENSION` on the VM.
+    #[must_use]
+    pub fn check_extension(&self, cap: Cap) -> u64 {
+        let state = self.lock();
+        match cap {
+            Cap::MEMORY_ATTRIBUTES | Cap::GUEST_MEMFD if !state.vm_type.has_private_memory() => 0,
+            cap => check_extension(state.kernel, cap),
+        }
+    }
+
+    /// `KVM_ENABLE_CAP` with one argument and no flags.
+    ///
+    /// Source: Linux v7.2 `arch/x86/kvm/x86.c`, `kvm_vm_ioctl_enable_cap`.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for a capability that this kernel lacks or does not let a VMM enable, and for a mask of hypercalls
+    /// with an unknown bit.
+    pub fn enable_cap(&self, cap: Cap, argument: u64) -> Result<(), Errno> {
+        let mut state = self.lock();
+        if check_extension(state.kernel, cap) == 0 {
+            return Err(Errno::EINVAL);
+        }
+        match cap {
+            Cap::EXIT_HYPERCALL if argument & !(1 << MAP_GPA_RANGE) == 0 => {}
+            Cap::EXCEPTION_PAYLOAD | Cap::X86_TRIPLE_FAULT_EVENT | Cap::ARM_SYSTEM_SUSPEND => {}
+            _ => return Err(Errno::EINVAL),
+        }
+        state.set_cap(cap, argument);
+        Ok(())
+    }
+
+    /// `KVM_SEV_INIT2`. Version 0 means the newest, 2.
+    ///
+    /// Source: Linux v7.2 `arch/x86/kvm/svm/sev.c`, `__sev_guest_init`.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for a type without a GHCB, after the first vCPU, or for a version that does not exist or does not
+    /// fit; a second call fails with `EPERM` on an SNP VM and with `EINVAL` otherwise.
+    pub fn sev_init2(&self, ghcb_version: u16) -> Result<(), Errno> {
+        let mut state = self.lock();
+        if !state.vm_type.has_protected_state() {
+            return Err(Errno::EINVAL);
+        }
+        if state.initialised {
+            return Err(if state.is_snp() { Errno::EPERM } else { Errno::EINVAL });
+        }
+        if state.vcpus > 0 || ghcb_version > 2 || (state.is_snp() && ghcb_version == 1) {
+            return Err(Errno::EINVAL);
+        }
+        state.ghcb_version = if ghcb_version == 0 { 2 } else { u64::from(ghcb_version) };
+        state.initialised = true;
+        Ok(())
+    }
+
+    /// `KVM_SEV_SNP_ENABLE_REQ_CERTS`.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` where the kernel lacks it, before `KVM_SEV_INIT2`, on another type, or after the first vCPU.
+    pub fn snp_enable_req_certs(&self) -> Result<(), Errno> {
+        let mut state = self.lock();
+        let fits = state.kernel.dialect.has_snp_req_certs() && state.is_snp() && state.initialised;
+        if !fits || state.vcpus > 0 {
+            return Err(Errno::EINVAL);
+        }
+        state.certs_enabled = true;
+        Ok(())
+    }
+
+    /// Stands for the launch commands from `LAUNCH_START` to `LAUNCH_FINISH`. Nothing is measured.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` before `KVM_SEV_INIT2`, or a second time.
+    pub fn launch(&self) -> Result<(), Errno> {
+        let mut state = self.lock();
+        if !state.initialised || state.launched {
+            return Err(Errno::EINVAL);
+        }
+        state.launched = true;
+        Ok(())
+    }
+
+    /// Chooses how the firmware answers guest requests.
+    pub fn set_firmware(&self, firmware: Firmware) {
+        self.lock().firmware = firmware;
+    }
+
+    /// `KVM_SET_CPUID2` for one leaf without sub-leaves: EAX, EBX, ECX, EDX.
+    pub fn set_cpuid(&self, function: u32, registers: [u32; 4]) {
+        self.lock().cpuid.insert(function, registers);
+    }
+
+    /// `KVM_CREATE_GUEST_MEMFD` without flags.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for a VM without private memory, or a size that is 0, not page-sized, or negative when signed.
+    pub fn create_guest_memfd(&self, bytes: u64) -> Result<GuestMemfd, Errno> {
+        let mut state = self.lock();
+        if !state.vm_type.has_private_memory() {
+            return Err(Errno::EINVAL);
+        }
+        state.memory.create_guest_memfd(bytes)
+    }
+
+    /// `KVM_SET_USER_MEMORY_REGION2` for a new slot.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for a number in use or a part outside the `guest_memfd`, `EEXIST` for frames or parts in use, `EBADF`
+    /// for a file of another VM.
+    pub fn add_slot(&self, slot: Slot) -> Result<(), Errno> {
+        self.lock().memory.add_slot(slot)
+    }
+
+    /// The slots in the order of their creation.
+    #[must_use]
+    pub fn slots(&self) -> Vec<Slot> {
+        self.lock().memory.slots().to_vec()
+    }
+
+    /// `KVM_SET_MEMORY_ATTRIBUTES`. Neither memory of the range is touched, and no slot is needed.
+    ///
+    /// Source: Linux v7.2 `virt/kvm/kvm_main.c`, `kvm_vm_ioctl_set_mem_attributes`.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for unsupported attributes, or a range that is empty, unaligned or wraps.
+    pub fn set_memory_attributes(&self, gpa: Gpa, bytes: u64, attributes: u64) -> Result<(), Errno> {
+        let mut state = self.lock();
+        let supported = if state.vm_type.has_private_memory() { MEMORY_ATTRIBUTE_PRIVATE } else { 0 };
+        if attributes & !supported != 0 {
+            return Err(Errno::EINVAL);
+        }
+        if bytes == 0 || gpa.0.checked_add(bytes).is_none() {
+            return Err(Errno::EINVAL);
+        }
+        if !gpa.is_page_aligned() || bytes & (PAGE_SIZE - 1) != 0 {
+            return Err(Errno::EINVAL);
+        }
+        let range = PageRange::new(gpa.gfn(), bytes / PAGE_SIZE).ok_or(Errno::EINVAL)?;
+        let to = if attributes == 0 { PageState::Shared } else { PageState::Private };
+        state.memory.set_attributes(range, to);
+        Ok(())
+    }
+
+    /// What the attributes say of a frame. KVM has no ioctl for it; tests do.
+    #[must_use]
+    pub fn page_state(&self, gfn: Gfn) -> PageState {
+        self.lock().memory.attributes.get(gfn.0)
+    }
+
+    /// Pages of a `guest_memfd` that are present, as `fstat` would count them.
+    #[must_use]
+    pub fn present_pages(&self, file: GuestMemfd) -> usize {
+        self.lock().memory.present_pages(file)
+    }
+
+    /// Reads shared memory through the VMM's mapping.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` where no slot is.
+    pub fn read_shared(&self, gpa: Gpa, bytes: &mut [u8]) -> Result<(), Errno> {
+        self.lock().memory.read_shared(gpa, bytes)
+    }
+
+    /// Writes shared memory through the VMM's mapping.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` where no slot is.
+    pub fn write_shared(&self, gpa: Gpa, bytes: &[u8]) -> Result<(), Errno> {
+        self.lock().memory.write_shared(gpa, bytes)
+    }
+
+    /// The effects that a VMM half has on this VM.
+    #[must_use]
+    pub fn effects(&self) -> Effects {
+        Effects::new(self.clone())
+    }
+
+    /// `KVM_CREATE_VCPU`: a vCPU that runs `program`. `seed` decides what the program draws by chance.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` if the VM is dead.
+    pub fn create_vcpu<P, F>(&self, seed: u64, program: P) -> Result<Vcpu, Errno>
+    where
+        P: FnOnce(Cpu) -> F,
+        F: Future<Output = Result<(), GuestFault>> + Send + 'static,
+    {
+        let id = {
+            let mut state = self.lock();
+            if state.dead {
+                return Err(Errno::EIO);
+            }
+            let id = state.vcpus;
+            state.vcpus = id.saturating_add(1);
+            id
+        };
+        Ok(Vcpu::new(self.clone(), id, seed, program))
+    }
+}

@@ -1,0 +1,148 @@
+//! `VMGEXIT` with a GHCB page: the checks in their order, then the dispatch.
+
+use crate::engine::Step;
+use crate::guest::GuestFault;
+use crate::guest::mailbox::Outcome;
+use crate::vcpu::{OnEntry, Vcpu};
+use exeunt_abi::ghcb::exit_code;
+use exeunt_abi::ghcb::page::{self, malformed};
+use exeunt_abi::{Dialect, Errno, Gpa};
+use exeunt_proto::exit::{EventType, Exit, SystemEvent, Words};
+use exeunt_proto::ghcb::MsrRequest;
+
+/// What KVM says it supports: SNP and AP creation. It says so to every SEV-ES guest.
+pub(crate) const HV_FEATURES: u64 = 3;
+
+/// Exit codes that KVM forwards to its SVM handlers and that the model does not have.
+const SVM_HANDLERS: [u64; 12] = [0x27, 0x37, 0x6e, 0x6f, 0x72, 0x76, 0x7b, 0x7c, 0x87, 0x89, 0x8a, 0x8b];
+/// Exit codes of the GHCB protocol that KVM handles and the model does not: MMIO, NMI, AP hold and jump table.
+const NOT_MODELLED: [u64; 6] =
+    [0x8000_0001, 0x8000_0002, 0x8000_0003, 0x8000_0004, 0x8000_0005, exit_code::AP_CREATION];
+/// Exit codes that only SNP guests may use.
+const SNP_ONLY: [u64; 4] =
+    [exit_code::PSC, exit_code::GUEST_REQUEST, exit_code::EXT_GUEST_REQUEST, exit_code::AP_CREATION];
+
+impl Vcpu {
+    /// The guest wrote the GHCB MSR and executed `VMGEXIT`.
+    pub(crate) fn vmgexit(&mut self, ghcb_msr: u64) -> Step {
+        if !self.vm.lock().vm_type.has_protected_state() {
+            return Step::Guest(Outcome::Fault(GuestFault::GeneralProtection));
+        }
+        self.on_entry = Some(OnEntry::GhcbMsr);
+        self.ghcb.msr = ghcb_msr;
+        match MsrRequest::decode(ghcb_msr) {
+            // KVM logs both this and an address that it cannot map, and goes on.
+            MsrRequest::Page(Gpa(0)) => Step::Resume,
+            MsrRequest::Page(ghcb) => self.vmgexit_page(ghcb),
+            request => self.vmgexit_msr(request),
+        }
+    }
+
+    /// Source: Linux v7.2 `arch/x86/kvm/svm/sev.c`, `sev_handle_vmgexit` and `sev_es_validate_vmgexit`.
+    fn vmgexit_page(&mut self, ghcb: Gpa) -> Step {
+        let vm = self.vm.clone();
+        let mut state = vm.lock();
+        match self.ghcb.sync_from(&mut state.memory, ghcb) {
+            Ok(regs) => self.regs = regs,
+            Err(_) => return Step::Resume,
+        }
+        self.did(|| format!("VMGEXIT with the GHCB at {ghcb}, exit code {:#x}", self.ghcb.code));
+        let is_snp = state.is_snp();
+        if is_snp && self.ghcb.registered != ghcb.0 {
+            if self.kernel.dialect < Dialect::Linux7_2 {
+                return Step::Exit(Err(Errno::EINVAL));
+            }
+            self.ghcb.refuse(&mut state.memory, malformed::NOT_REGISTERED);
+            return Step::Resume;
+        }
+        let mut usage = [0; 4];
+        let usage_at = Gpa(ghcb.0.wrapping_add(page::GHCB_USAGE));
+        if state.memory.read_shared(usage_at, &mut usage).is_err() || usage != [0; 4] {
+            self.ghcb.refuse(&mut state.memory, malformed::INVALID_USAGE);
+            return Step::Resume;
+        }
+        if let Some(sub_code) = self.refusal(is_snp) {
+            self.ghcb.refuse(&mut state.memory, sub_code);
+            return Step::Resume;
+        }
+        self.ghcb.answer(&mut state.memory, 0, 0);
+        drop(state);
+        self.dispatch(ghcb)
+    }
+
+    /// Why a request is malformed before anything of it is done, if it is.
+    fn refusal(&self, is_snp: bool) -> Option<u64> {
+        let code = self.ghcb.code;
+        let needs_snp = SNP_ONLY.contains(&code) && !is_snp;
+        let all = |fields: &[page::Field]| fields.iter().all(|field| self.ghcb.is_valid(*field));
+        let basic = all(&[page::SW_EXIT_CODE, page::SW_EXIT_INFO_1, page::SW_EXIT_INFO_2]);
+        let needed = match code {
+            exit_code::VMMCALL => all(&[page::RAX, page::CPL]),
+            exit_code::PSC | 0x8000_0001 | 0x8000_0002 => all(&[page::SW_SCRATCH]),
+            exit_code::AP_CREATION => self.ghcb.info[0] & 0xffff_ffff == 2 || all(&[page::RAX]),
+            _ => true,
+        };
+        if self.kernel.dialect >= Dialect::Linux7_2 {
+            return match (needs_snp, basic && needed) {
+                (true, _) => Some(malformed::INVALID_EVENT),
+                (false, false) => Some(malformed::MISSING_INPUT),
+                (false, true) => None,
+            };
+        }
+        if !basic {
+            return Some(malformed::MISSING_INPUT);
+        }
+        if !self.is_known(code) {
+            return Some(malformed::INVALID_EVENT);
+        }
+        (needs_snp || !needed).then_some(malformed::MISSING_INPUT)
+    }
+
+    fn is_known(&self, code: u64) -> bool {
+        SVM_HANDLERS.contains(&code)
+            || NOT_MODELLED.contains(&code)
+            || SNP_ONLY.contains(&code)
+            || matches!(
+                code,
+                exit_code::VMMCALL
+                    | exit_code::HV_FEATURES
+                    | exit_code::TERM_REQUEST
+                    | exit_code::UNSUPPORTED_EVENT
+            )
+    }
+
+    fn dispatch(&mut self, ghcb: Gpa) -> Step {
+        let vm = self.vm.clone();
+        match self.ghcb.code {
+            exit_code::VMMCALL => self.hypercall(),
+            exit_code::PSC => self.begin_psc(),
+            exit_code::GUEST_REQUEST => self.guest_request(false),
+            exit_code::EXT_GUEST_REQUEST => self.guest_request(true),
+            exit_code::HV_FEATURES => {
+                self.ghcb.answer_info_2(&mut vm.lock().memory, HV_FEATURES);
+                Step::Resume
+            }
+            exit_code::TERM_REQUEST => self.terminate(ghcb.0),
+            exit_code::UNSUPPORTED_EVENT => Step::Exit(Err(Errno::EINVAL)),
+            code if SVM_HANDLERS.contains(&code) || NOT_MODELLED.contains(&code) => {
+                // KVM would handle it and the model cannot, so the run ends with an error that KVM never gives.
+                self.did(|| format!("needs exit code {code:#x}, which the model does not have"));
+                Step::Exit(Err(Errno::EOPNOTSUPP))
+            }
+            _ => {
+                self.ghcb.refuse(&mut vm.lock().memory, malformed::INVALID_EVENT);
+                Step::Resume
+            }
+        }
+    }
+
+    /// `KVM_SYSTEM_EVENT_SEV_TERM`. There is no completion: a VMM may enter the guest again. The union is not
+    /// cleared, so `data[1..]` is stale. Before 5.19 `KVM_RUN` failed instead.
+    pub(crate) fn terminate(&mut self, msr: u64) -> Step {
+        if !self.kernel.dialect.has_sev_term() {
+            return Step::Exit(Err(Errno::EINVAL));
+        }
+        let event = SystemEvent { event: EventType::SevTerm, data: Words::from_slice(&[msr]) };
+        Step::Exit(self.exit(&Exit::SystemEvent(event)))
+    }
+}

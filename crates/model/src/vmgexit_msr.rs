@@ -1,0 +1,82 @@
+//! `VMGEXIT` with a request in the MSR.
+
+use crate::complete::Completion;
+use crate::engine::Step;
+use crate::ghcb::sev_info_response;
+use crate::vcpu::Vcpu;
+use crate::vmgexit::HV_FEATURES;
+use exeunt_abi::ghcb::{msr, psc};
+use exeunt_abi::kvm::run::{ExitReason, map_gpa_range};
+use exeunt_proto::exit::{Exit, Other, map_gpa_range_by_psc};
+use exeunt_proto::ghcb::MsrRequest;
+
+/// Bits of a CPUID request that its response keeps, beside the value: all but the info and the leaf.
+const CPUID_KEPT: u64 = 0xffff_f000;
+
+impl Vcpu {
+    /// Source: Linux v7.2 `arch/x86/kvm/svm/sev.c`, `sev_handle_vmgexit_msr_protocol`.
+    pub(crate) fn vmgexit_msr(&mut self, request: MsrRequest) -> Step {
+        self.did(|| format!("VMGEXIT with the GHCB MSR {:#x}", self.ghcb.msr));
+        let (is_snp, ghcb_version) = {
+            let state = self.vm.lock();
+            (state.is_snp(), state.ghcb_version)
+        };
+        match request {
+            MsrRequest::SevInfo => self.ghcb.msr = sev_info_response(ghcb_version),
+            MsrRequest::Cpuid { function, register } => self.msr_cpuid(function, register),
+            MsrRequest::ApResetHold => return self.ap_reset_hold(),
+            MsrRequest::PreferredGpa if is_snp => {
+                self.ghcb.msr = !msr::INFO_MASK | msr::PREFERRED_GPA_RESPONSE;
+            }
+            MsrRequest::RegisterGpa(gfn) if is_snp => {
+                self.ghcb.registered = gfn.gpa().0;
+                self.ghcb.msr = gfn.gpa().0 | msr::REGISTER_GPA_RESPONSE;
+            }
+            MsrRequest::Psc { operation, gfn } if is_snp => {
+                return self.begin_psc_msr(operation, gfn.gpa().0);
+            }
+            MsrRequest::HvFeatures => {
+                self.ghcb.msr = HV_FEATURES << 12 | msr::HV_FEATURES_RESPONSE;
+            }
+            MsrRequest::Terminate
+            | MsrRequest::PreferredGpa
+            | MsrRequest::RegisterGpa(_)
+            | MsrRequest::Psc { .. } => return self.terminate(self.ghcb.msr),
+            // KVM says nothing and leaves the request where the response should be.
+            _ => {}
+        }
+        Step::Resume
+    }
+
+    fn msr_cpuid(&mut self, function: u32, register: u8) {
+        let leaf = self.vm.lock().cpuid.get(&function).copied().unwrap_or_default();
+        let value = leaf.get(usize::from(register)).copied().unwrap_or(0);
+        self.ghcb.msr = u64::from(value) << 32 | self.ghcb.msr & CPUID_KEPT | msr::CPUID_RESPONSE;
+    }
+
+    /// Without a local APIC in the kernel the VMM has to hold the vCPU. The exit has no payload.
+    fn ap_reset_hold(&mut self) -> Step {
+        self.ghcb.msr = msr::AP_RESET_HOLD_REQUEST | 1;
+        let hold = Other { reason: ExitReason::AP_RESET_HOLD, bytes: self.page.exit };
+        Step::Exit(self.exit(&Exit::Other(hold)))
+    }
+
+    /// Source: Linux v7.2 `arch/x86/kvm/svm/sev.c`, `snp_begin_psc_msr`.
+    fn begin_psc_msr(&mut self, operation: u8, gpa: u64) -> Step {
+        let attributes = match operation {
+            psc::operation::PRIVATE => map_gpa_range::ENCRYPTED,
+            psc::operation::SHARED => 0,
+            _ => {
+                self.ghcb.msr = msr::PSC_RESPONSE_ERROR;
+                return Step::Resume;
+            }
+        };
+        if !self.vm.lock().map_gpa_range_exits() {
+            self.ghcb.msr = msr::PSC_RESPONSE_ERROR;
+            return Step::Resume;
+        }
+        self.completion = Some(Completion::PscMsr);
+        map_gpa_range_by_psc(gpa, 1, attributes, self.kernel, &mut self.page);
+        Step::Exit(Ok(()))
+    }
+}
