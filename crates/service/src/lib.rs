@@ -1,1 +1,23 @@
-//! The VMM half: plans and carries out the answer to every confidential KVM exit.
+//! The VMM half of the KVM confidential exit boundary: plans and carries out the answer to every exit.
+//!
+//! [`run::step`] is the whole way of one exit: enter, decode, plan, carry out, reply. A VMM that has a loop of its own
+//! calls the same five functions from the arm of its `match`; see [`policy::Policy::plan`] and [`plan::Plan`].
+//!
+//! What the guest asks for is answered to the guest. What the kernel says that has no answer ends the run with a
+//! [`stop::Stop`]. Nothing here makes a system call: effects go through `exeunt_proto::host::Host`.
+#![forbid(unsafe_code)]
+
+pub mod certs;
+pub mod convert;
+mod fault;
+pub mod layer;
+pub mod plan;
+pub mod policy;
+pub mod run;
+pub mod snapshot;
+pub mod stop;
+
+pub use plan::Plan;
+pub use policy::Policy;
+pub use run::{Watch, drain, run, step};
+pub use stop::Stop;

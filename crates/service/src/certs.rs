@@ -1,0 +1,136 @@
+//! Certificates for SNP guests.
+
+use exeunt_abi::{Gpa, PAGE_SIZE};
+use exeunt_proto::certs::{ENTRY_BYTES, Table, TableError};
+use exeunt_proto::exit::SnpReqCerts;
+use exeunt_proto::host::Action;
+use exeunt_proto::reply::CertsReply;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// The largest certificate table that is read: 1 MiB. Linux guests take 16 KiB.
+pub const MAX_TABLE_BYTES: u64 = 1 << 20;
+
+/// The table without certificates.
+const EMPTY_TABLE: &[u8] = &[0; ENTRY_BYTES];
+
+/// What a guest gets that asks for certificates.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Certificates {
+    /// An empty table: attestation works, the verifier has to find the certificates itself.
+    #[default]
+    None,
+    /// This table, which was checked.
+    Table(CheckedTable),
+    /// They are being changed: the guest is to come back.
+    Busy,
+    /// There is no way to get them. A Linux guest gives up attestation for good, so prefer the others.
+    Broken,
+}
+
+/// A table that ends and whose certificates lie inside of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckedTable(Vec<u8>);
+
+/// Why certificates cannot be used.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum CertsError {
+    /// The file cannot be read.
+    #[error("cannot read the certificate file {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's word.
+        source: std::io::Error,
+    },
+    /// The file is larger than [`MAX_TABLE_BYTES`].
+    #[error("the certificate file {path} is larger than {MAX_TABLE_BYTES} bytes")]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The bytes are no certificate table.
+    #[error("{path} is no certificate table: {source}")]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: TableError,
+    },
+}
+
+impl CheckedTable {
+    /// Checks a table.
+    ///
+    /// # Errors
+    ///
+    /// The table does not end, or a certificate lies outside of it.
+    pub fn new(bytes: Vec<u8>) -> Result<Self, TableError> {
+        Table::parse(&bytes)?;
+        Ok(Self(bytes))
+    }
+
+    /// Reads a table from a file, at most [`MAX_TABLE_BYTES`].
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, is too large, or holds no table.
+    pub fn read(path: &Path) -> Result<Self, CertsError> {
+        let failed = |source| CertsError::Read { path: path.into(), source };
+        let file = std::fs::File::open(path).map_err(failed)?;
+        let mut bytes = Vec::new();
+        file.take(MAX_TABLE_BYTES.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
+        if bytes.len() as u64 > MAX_TABLE_BYTES {
+            return Err(CertsError::TooLarge { path: path.into() });
+        }
+        Self::new(bytes).map_err(|source| CertsError::Malformed { path: path.into(), source })
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// 4 KiB pages that the table needs.
+    #[must_use]
+    pub const fn pages(&self) -> u64 {
+        (self.0.len() as u64).div_ceil(PAGE_SIZE)
+    }
+}
+
+/// What becomes of one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CertsPlan<'a> {
+    /// Write the table, then say so.
+    Install(Action<'a>),
+    /// Say this and write nothing.
+    Answer(CertsReply),
+}
+
+impl Certificates {
+    /// Plans the answer. KVM checked the alignment of the address and nothing else, so the caller says whether
+    /// memory is behind the whole of the buffer.
+    pub(crate) fn plan(&self, request: SnpReqCerts, is_backed: impl Fn(Gpa, u64) -> bool) -> CertsPlan<'_> {
+        let table = match self {
+            Self::Busy => return CertsPlan::Answer(CertsReply::Busy),
+            Self::Broken => return CertsPlan::Answer(CertsReply::Failed),
+            // A guest that gives no room gets no empty table either, and goes on.
+            Self::None if request.pages == 0 => return CertsPlan::Answer(CertsReply::Installed),
+            Self::None => EMPTY_TABLE,
+            Self::Table(table) if request.pages < table.pages() => {
+                return CertsPlan::Answer(CertsReply::TooSmall { pages: table.pages() });
+            }
+            Self::Table(table) => table.as_bytes(),
+        };
+        if !is_backed(request.gpa, request.pages) {
+            return CertsPlan::Answer(CertsReply::Failed);
+        }
+        CertsPlan::Install(Action::WriteGuest { gpa: request.gpa, bytes: table })
+    }
+}
+
+#[cfg(test)]
+mod tests;

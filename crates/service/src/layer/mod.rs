@@ -1,0 +1,4 @@
+//! What can be put around the port without the loop noticing: someone who watches, something that fails.
+
+pub mod inject;
+pub mod trace;

@@ -1,0 +1,162 @@
+//! Plans: the answer to an exit before anything of it has happened.
+
+use crate::certs::CertsPlan;
+use crate::convert::MemoryMap;
+use crate::layer::trace::Observer;
+use exeunt_abi::Errno;
+use exeunt_proto::conversion::{Conversion, ConversionError};
+use exeunt_proto::exit::{Io, Mmio};
+use exeunt_proto::host::{Action, Host};
+use exeunt_proto::reply::{CertsReply, ConversionReply, Reply};
+use std::fmt;
+
+/// What is to be done about one exit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+#[must_use]
+pub enum Plan<'a> {
+    /// Nothing: enter again.
+    Resume,
+    /// Convert pages and say so.
+    Convert {
+        /// Which pages, to what.
+        conversion: Conversion,
+        /// The slots that it is clipped to.
+        memory: &'a MemoryMap,
+    },
+    /// Convert pages so that an access succeeds when it is tried again.
+    ConvertForFault {
+        /// Which pages, to what.
+        conversion: Conversion,
+        /// The slots that it is clipped to.
+        memory: &'a MemoryMap,
+    },
+    /// Refuse a conversion that makes no sense.
+    RefuseConversion(ConversionError),
+    /// Refuse a conversion to private where a page has no private half.
+    NoPrivateMemory(Conversion),
+    /// Refuse a hypercall.
+    UnknownHypercall,
+    /// Answer a request for certificates.
+    Certs(CertsPlan<'a>),
+    /// Port I/O by the VMM's devices.
+    PortIo(Io),
+    /// Memory-mapped I/O by the VMM's devices.
+    Mmio(Mmio),
+}
+
+impl Plan<'_> {
+    /// Carries the plan out and returns the answer. These are the only side effects of an exit.
+    ///
+    /// `port_data` is the vCPU's port page, where the data of port I/O is. A conversion ends at the first action that
+    /// fails: what was converted before stays converted, and the guest is told that the whole failed, so it may ask
+    /// again for all of it.
+    pub fn carry_out(&self, host: &mut impl Host, port_data: &mut [u8]) -> Reply {
+        self.carry_out_observed(host, port_data, &mut ())
+    }
+
+    /// As [`Plan::carry_out`], with someone who watches each effect.
+    pub fn carry_out_observed(
+        &self,
+        host: &mut impl Host,
+        port_data: &mut [u8],
+        observer: &mut impl Observer,
+    ) -> Reply {
+        match self {
+            Self::Resume => Reply::None,
+            Self::Convert { conversion, memory } => {
+                Reply::Conversion(match apply_all(memory.actions(*conversion), host, observer) {
+                    Ok(()) => ConversionReply::Done,
+                    Err(Errno::EAGAIN | Errno::EINTR | Errno::ENOMEM) => ConversionReply::Again,
+                    Err(_) => ConversionReply::Invalid,
+                })
+            }
+            Self::ConvertForFault { conversion, memory } => {
+                // There is nobody to tell of a failure: the access faults again, and `Watch` bounds how often.
+                let _ = apply_all(memory.actions(*conversion), host, observer);
+                Reply::None
+            }
+            Self::RefuseConversion(_) | Self::NoPrivateMemory(_) => {
+                Reply::Conversion(ConversionReply::Invalid)
+            }
+            Self::UnknownHypercall => Reply::UnknownHypercall,
+            Self::Certs(CertsPlan::Answer(answer)) => Reply::Certs(*answer),
+            Self::Certs(CertsPlan::Install(action)) => {
+                Reply::Certs(match apply_all(std::iter::once(*action), host, observer) {
+                    Ok(()) => CertsReply::Installed,
+                    Err(_) => CertsReply::Failed,
+                })
+            }
+            Self::PortIo(io) => {
+                let data = port_data.get_mut(io.data_range()).unwrap_or_default();
+                if io.is_out {
+                    host.port_out(io.port, io.size, data);
+                } else {
+                    host.port_in(io.port, io.size, data);
+                }
+                Reply::None
+            }
+            Self::Mmio(mmio) => carry_out_mmio(mmio, host),
+        }
+    }
+}
+
+fn carry_out_mmio(mmio: &Mmio, host: &mut impl Host) -> Reply {
+    let mut bytes = mmio.data;
+    let data = bytes.get_mut(..usize::from(mmio.len)).unwrap_or_default();
+    if mmio.is_write {
+        host.mmio_write(mmio.gpa, data);
+        Reply::None
+    } else {
+        host.mmio_read(mmio.gpa, data);
+        Reply::MmioRead(bytes)
+    }
+}
+
+/// Applies actions in order, up to the first that fails.
+fn apply_all<'a>(
+    mut actions: impl Iterator<Item = Action<'a>>,
+    host: &mut impl Host,
+    observer: &mut impl Observer,
+) -> Result<(), Errno> {
+    actions.try_for_each(|action| {
+        let result = host.apply(&action);
+        observer.effect(&action, result);
+        result
+    })
+}
+
+impl fmt::Display for Plan<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Resume => f.write_str("enter again"),
+            Self::Convert { conversion, .. } => write!(f, "make {} {}", conversion.range, conversion.to),
+            Self::ConvertForFault { conversion, .. } => {
+                write!(f, "make {} {} for the access", conversion.range, conversion.to)
+            }
+            Self::RefuseConversion(error) => write!(f, "refuse: {error}"),
+            Self::NoPrivateMemory(conversion) => {
+                write!(f, "refuse: {} has no private memory throughout", conversion.range)
+            }
+            Self::UnknownHypercall => f.write_str("refuse an unknown hypercall"),
+            Self::Certs(CertsPlan::Install(Action::WriteGuest { gpa, bytes })) => {
+                write!(f, "write a certificate table of {} bytes to {gpa}", bytes.len())
+            }
+            Self::Certs(CertsPlan::Install(_)) => f.write_str("install certificates"),
+            Self::Certs(CertsPlan::Answer(answer)) => match answer {
+                CertsReply::Installed => f.write_str("go on without certificates"),
+                CertsReply::TooSmall { pages } => write!(f, "ask for a buffer of {pages} pages"),
+                CertsReply::Busy => f.write_str("ask the guest to come back"),
+                CertsReply::Failed => f.write_str("refuse the request for certificates"),
+            },
+            Self::PortIo(io) => {
+                let verb = if io.is_out { "write" } else { "read" };
+                write!(f, "{verb} {} x {} bytes at port {:#x}", io.count, io.size, io.port)
+            }
+            Self::Mmio(mmio) => {
+                let verb = if mmio.is_write { "write" } else { "read" };
+                write!(f, "{verb} {} bytes at {}", mmio.len, mmio.gpa)
+            }
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! What a VMM has decided about the exits of its guests.
+
+use crate::certs::Certificates;
+use crate::convert::MemoryMap;
+use crate::fault;
+use crate::plan::Plan;
+use crate::stop::Stop;
+use exeunt_abi::Gpa;
+use exeunt_abi::kvm::run::{MAP_GPA_RANGE, NOTIFY_CONTEXT_INVALID};
+use exeunt_proto::conversion::{PageRange, map_gpa_range};
+use exeunt_proto::exit::{EventType, Exit, Hypercall, SystemEvent};
+use exeunt_proto::termination::SevTermination;
+
+/// What a memory fault leads to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FaultPolicy {
+    /// The end. A guest that follows its specification converts explicitly, so a fault is a bug or an attack.
+    #[default]
+    Stop,
+    /// The page becomes what the access wants it to be.
+    Convert,
+}
+
+/// What a request of the guest for an end leads to. A host need not honour it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EventPolicy {
+    /// The run ends with [`Stop::Event`].
+    #[default]
+    Stop,
+    /// The vCPU is entered again.
+    Ignore,
+}
+
+/// The decisions of a VMM. It is plain data: planning changes nothing, so vCPU threads share one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    memory: MemoryMap,
+    /// Implicit conversion, or not.
+    pub memory_faults: FaultPolicy,
+    /// `KVM_SYSTEM_EVENT_SHUTDOWN`.
+    pub shutdown: EventPolicy,
+    /// `KVM_SYSTEM_EVENT_RESET`.
+    pub reset: EventPolicy,
+    /// `KVM_SYSTEM_EVENT_CRASH`.
+    pub crash: EventPolicy,
+    /// What SNP guests get that ask for certificates.
+    pub certificates: Certificates,
+}
+
+impl Policy {
+    /// The defaults for a VM with this memory: convert what is asked for, stop at faults, give an empty table.
+    #[must_use]
+    pub fn new(memory: MemoryMap) -> Self {
+        Self { memory, ..Self::default() }
+    }
+
+    /// The memory that the guest has.
+    #[must_use]
+    pub const fn memory(&self) -> &MemoryMap {
+        &self.memory
+    }
+
+    /// Plans the answer to an exit. It is pure: effects are in the plan, and none has happened.
+    ///
+    /// # Errors
+    ///
+    /// The exit ends the run.
+    pub fn plan(&self, exit: &Exit) -> Result<Plan<'_>, Stop> {
+        match exit {
+            Exit::Again(_) => Ok(Plan::Resume),
+            Exit::Io(io) => Ok(Plan::PortIo(*io)),
+            Exit::Mmio(mmio) => Ok(Plan::Mmio(*mmio)),
+            Exit::Hypercall(hypercall) => Ok(self.plan_hypercall(hypercall)),
+            Exit::SnpReqCerts(request) => {
+                let is_backed = |gpa: Gpa, pages| {
+                    PageRange::new(gpa.gfn(), pages).is_some_and(|range| self.memory.covers(range))
+                };
+                Ok(Plan::Certs(self.certificates.plan(*request, is_backed)))
+            }
+            Exit::MemoryFault(memory_fault) => {
+                let conversion = fault::conversion_for(*memory_fault, self)?;
+                Ok(Plan::ConvertForFault { conversion, memory: &self.memory })
+            }
+            Exit::SystemEvent(event) => self.plan_event(event),
+            Exit::Notify { flags } if flags & NOTIFY_CONTEXT_INVALID == 0 => Ok(Plan::Resume),
+            Exit::Notify { flags } => Err(Stop::ContextInvalid { flags: *flags }),
+            Exit::Hlt => Err(Stop::Halted),
+            Exit::Shutdown => Err(Stop::Shutdown),
+            Exit::FailEntry(fail) => Err(Stop::FailEntry(*fail)),
+            Exit::InternalError(error) => Err(Stop::InternalError(Box::new(*error))),
+            Exit::Other(other) => Err(Stop::UnknownExit(Box::new(*other))),
+            exit => Err(Stop::Unplanned(Box::new(*exit))),
+        }
+    }
+
+    fn plan_hypercall(&self, hypercall: &Hypercall) -> Plan<'_> {
+        if hypercall.nr != MAP_GPA_RANGE {
+            return Plan::UnknownHypercall;
+        }
+        let [gpa, pages, attributes, ..] = hypercall.args;
+        match map_gpa_range([gpa, pages, attributes]) {
+            Ok(conversion) if self.memory.allows(conversion) => {
+                Plan::Convert { conversion, memory: &self.memory }
+            }
+            Ok(conversion) => Plan::NoPrivateMemory(conversion),
+            Err(error) => Plan::RefuseConversion(error),
+        }
+    }
+
+    fn plan_event(&self, exit: &SystemEvent) -> Result<Plan<'_>, Stop> {
+        let SystemEvent { event, data } = *exit;
+        let policy = match event {
+            EventType::Shutdown => self.shutdown,
+            EventType::Reset => self.reset,
+            EventType::Crash => self.crash,
+            EventType::SevTerm => {
+                let stop = data.first().map(|msr| Stop::Terminated(SevTermination::from_msr(msr)));
+                return Err(stop.unwrap_or(Stop::Event { event, data }));
+            }
+            EventType::Unknown(number) => return Err(Stop::UnknownEvent { number, data }),
+            _ => EventPolicy::Stop,
+        };
+        match policy {
+            EventPolicy::Ignore => Ok(Plan::Resume),
+            EventPolicy::Stop => Err(Stop::Event { event, data }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,114 @@
+use super::*;
+use crate::convert::MemorySlot;
+use crate::stop::FaultCause;
+use exeunt_abi::kvm::run::ExitReason;
+use exeunt_abi::{Errno, Gfn};
+use exeunt_proto::conversion::{Conversion, PageState};
+use exeunt_proto::exit::{FailEntry, InternalError, MemoryFault, Other, Words};
+
+fn policy() -> Policy {
+    let range = PageRange::new(Gfn(0x100), 16).unwrap();
+    Policy::new(MemoryMap::new([MemorySlot { range, has_private: true }]).unwrap())
+}
+
+fn hypercall(nr: u64, args: [u64; 3]) -> Exit {
+    let [gpa, pages, attributes] = args;
+    Exit::Hypercall(Hypercall { nr, args: [gpa, pages, attributes, 0, 0, 0], flags: 0 })
+}
+
+fn event(event: EventType, data: &[u64]) -> Exit {
+    Exit::SystemEvent(SystemEvent { event, data: Words::from_slice(data) })
+}
+
+#[test]
+fn a_conversion_inside_the_memory_is_done_and_any_other_refused() {
+    let policy = policy();
+    let range = PageRange::new(Gfn(0x101), 2).unwrap();
+    let conversion = Conversion { range, to: PageState::Private };
+    let convert = Plan::Convert { conversion, memory: policy.memory() };
+    assert_eq!(policy.plan(&hypercall(12, [0x10_1000, 2, 0x10])), Ok(convert));
+    // A 2 MiB hint on a shared conversion is 0x1, which is not private.
+    let shared = policy.plan(&hypercall(12, [0x10_1000, 2, 0x1]));
+    let conversion = Conversion { range, to: PageState::Shared };
+    assert_eq!(shared, Ok(Plan::Convert { conversion, memory: policy.memory() }));
+    for args in [[0x10_1001, 1, 0], [0x10_1000, 0, 0], [0x1000, 1 << 52, 0], [0x10_1000, 1, 0x20]] {
+        assert!(matches!(policy.plan(&hypercall(12, args)), Ok(Plan::RefuseConversion(_))), "{args:x?}");
+    }
+    for args in [[0xf_f000, 2, 0x10], [0x11_0000, 1, 0x10], [0, (1 << 52) - 1, 0x10]] {
+        assert!(matches!(policy.plan(&hypercall(12, args)), Ok(Plan::NoPrivateMemory(_))), "{args:x?}");
+    }
+}
+
+#[test]
+fn every_other_hypercall_is_refused() {
+    for nr in (0..12).chain(13..64).chain([u64::MAX]) {
+        assert_eq!(policy().plan(&hypercall(nr, [0, 0, 0])), Ok(Plan::UnknownHypercall));
+    }
+}
+
+#[test]
+fn a_memory_fault_stops_by_default_and_converts_when_that_was_chosen() {
+    let fault =
+        |gpa, size, private| MemoryFault { gpa: Gpa(gpa), size, private, unknown_flags: 0, poisoned: false };
+    let good = fault(0x10_2000, 0x1000, true);
+    let cause = |policy: &Policy, fault| match policy.plan(&Exit::MemoryFault(fault)) {
+        Err(Stop::MemoryFault { why, .. }) => Some(why),
+        _ => None,
+    };
+    let mut policy = policy();
+    assert_eq!(cause(&policy, good), Some(FaultCause::NotAllowed));
+    policy.memory_faults = FaultPolicy::Convert;
+    assert!(matches!(policy.plan(&Exit::MemoryFault(good)), Ok(Plan::ConvertForFault { .. })));
+    assert_eq!(cause(&policy, MemoryFault { poisoned: true, ..good }), Some(FaultCause::Poisoned));
+    let unknown = MemoryFault { unknown_flags: 1, ..good };
+    assert_eq!(cause(&policy, unknown), Some(FaultCause::UnknownFlags { bits: 1 }));
+    for (gpa, size) in [(0x10_2001, 0x1000), (0x10_2000, 0), (0x10_2000, 0x1001), (!0xfff, 0x1000)] {
+        assert_eq!(cause(&policy, fault(gpa, size, false)), Some(FaultCause::BadRange), "{gpa:#x} {size:#x}");
+    }
+    for private in [false, true] {
+        assert_eq!(cause(&policy, fault(0x20_0000, 0x1000, private)), Some(FaultCause::NoSlot));
+    }
+}
+
+#[test]
+fn system_events_stop_or_are_ignored_as_the_policy_says() {
+    let mut ignoring = policy();
+    ignoring.shutdown = EventPolicy::Ignore;
+    ignoring.reset = EventPolicy::Ignore;
+    ignoring.crash = EventPolicy::Ignore;
+    for kind in [EventType::Shutdown, EventType::Reset, EventType::Crash] {
+        let stop = Stop::Event { event: kind, data: Words::from_slice(&[1]) };
+        assert_eq!(policy().plan(&event(kind, &[1])), Err(stop));
+        assert_eq!(ignoring.plan(&event(kind, &[1])), Ok(Plan::Resume));
+    }
+    for kind in [EventType::Wakeup, EventType::Suspend, EventType::TdxFatal] {
+        assert!(matches!(ignoring.plan(&event(kind, &[])), Err(Stop::Event { .. })));
+    }
+    // Bit 31 makes another type of it: neither a termination nor a reset.
+    let stop = ignoring.plan(&event(EventType::from_number(0x8000_0006), &[0x100]));
+    assert!(matches!(stop, Err(Stop::UnknownEvent { number: 0x8000_0006, .. })));
+    let stop = ignoring.plan(&event(EventType::SevTerm, &[0x2_1100]));
+    assert_eq!(stop, Err(Stop::Terminated(SevTermination::Reason { set: 1, code: 2 })));
+    let stop = ignoring.plan(&event(EventType::SevTerm, &[]));
+    assert!(matches!(stop, Err(Stop::Event { event: EventType::SevTerm, .. })));
+}
+
+#[test]
+fn exits_without_an_answer_end_the_run_with_what_they_brought() {
+    let fail = FailEntry { reason: u64::MAX, cpu: 1 };
+    let error = InternalError { suberror: 4, data: Words::NONE };
+    let other = Other { reason: ExitReason(77), bytes: [3; 256] };
+    let stops = [
+        (Exit::Hlt, Stop::Halted),
+        (Exit::Shutdown, Stop::Shutdown),
+        (Exit::FailEntry(fail), Stop::FailEntry(fail)),
+        (Exit::InternalError(error), Stop::InternalError(Box::new(error))),
+        (Exit::Notify { flags: 1 }, Stop::ContextInvalid { flags: 1 }),
+        (Exit::Other(other), Stop::UnknownExit(Box::new(other))),
+    ];
+    for (exit, stop) in stops {
+        assert_eq!(policy().plan(&exit), Err(stop));
+    }
+    assert_eq!(policy().plan(&Exit::Notify { flags: 0 }), Ok(Plan::Resume));
+    assert_eq!(policy().plan(&Exit::Again(Errno::EINTR)), Ok(Plan::Resume));
+}

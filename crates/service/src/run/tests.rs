@@ -1,0 +1,164 @@
+use super::*;
+use crate::convert::{MemoryMap, MemorySlot};
+use crate::layer::inject::{EffectFault, EffectKind, FaultyHost};
+use crate::policy::FaultPolicy;
+use exeunt_abi::kvm::run::{self, ExitReason, PORT_DATA_BYTES, RunPage};
+use exeunt_abi::{Gfn, Gpa, Kernel};
+use exeunt_proto::conversion::PageRange;
+use exeunt_proto::exit::{Entered, Hypercall};
+use exeunt_proto::host::Action;
+
+/// A kernel half that plays exits back and keeps the answers.
+struct Script {
+    page: RunPage,
+    port_data: [u8; PORT_DATA_BYTES],
+    exits: Vec<Exit>,
+    answers: Vec<RunPage>,
+}
+
+impl Script {
+    fn new(mut exits: Vec<Exit>) -> Self {
+        exits.reverse();
+        Self { page: RunPage::zeroed(), port_data: [0; PORT_DATA_BYTES], exits, answers: Vec::new() }
+    }
+}
+
+impl Vcpu for Script {
+    fn enter(&mut self) -> Entered {
+        self.answers.push(self.page.clone());
+        let exit = self.exits.pop().unwrap_or(Exit::Hlt);
+        exit::encode(&exit, Kernel::default(), &mut self.page)
+    }
+
+    fn enter_immediately(&mut self) -> Entered {
+        match self.exits.is_empty() {
+            true => Err(Errno::EINTR),
+            false => self.enter(),
+        }
+    }
+
+    fn kernel(&self) -> Kernel {
+        Kernel::default()
+    }
+
+    fn page(&self) -> &RunPage {
+        &self.page
+    }
+
+    fn page_mut(&mut self) -> &mut RunPage {
+        &mut self.page
+    }
+
+    fn port_data(&mut self) -> &mut [u8; PORT_DATA_BYTES] {
+        &mut self.port_data
+    }
+}
+
+/// A host that keeps what was done to it.
+#[derive(Default)]
+struct Log(Vec<String>);
+
+impl Host for Log {
+    fn apply(&mut self, action: &Action<'_>) -> Result<(), Errno> {
+        self.0.push(format!("{action:?}"));
+        Ok(())
+    }
+
+    fn port_out(&mut self, port: u16, _: u8, data: &[u8]) {
+        self.0.push(format!("out {port:#x} {data:?}"));
+    }
+
+    fn port_in(&mut self, _: u16, _: u8, data: &mut [u8]) {
+        data.fill(0x5a);
+    }
+
+    fn mmio_read(&mut self, _: Gpa, data: &mut [u8]) {
+        data.fill(0x77);
+    }
+}
+
+fn policy() -> Policy {
+    let range = PageRange::new(Gfn(0), 64).unwrap();
+    Policy::new(MemoryMap::new([MemorySlot { range, has_private: true }]).unwrap())
+}
+
+const fn convert(attributes: u64) -> Exit {
+    Exit::Hypercall(Hypercall { nr: 12, args: [0x1000, 1, attributes, 0, 0, 0], flags: 0 })
+}
+
+const FAULT: Exit = Exit::MemoryFault(MemoryFault {
+    gpa: Gpa(0x2000),
+    size: 0x1000,
+    private: true,
+    unknown_flags: 0,
+    poisoned: false,
+});
+
+#[test]
+fn a_conversion_is_carried_out_and_answered() {
+    let mut script = Script::new(vec![convert(0x10)]);
+    let mut host = Log::default();
+    assert_eq!(run(&mut script, &mut host, &policy()), Stop::Halted);
+    assert_eq!(host.0.len(), 2, "{:?}", host.0);
+    assert!(host.0[0].starts_with("SetAttributes") && host.0[1].starts_with("Discard"));
+    assert_eq!(script.answers[1].payload::<run::Hypercall>().ret, 0);
+}
+
+#[test]
+fn a_conversion_that_fails_fails_the_request_and_not_the_vm() {
+    let cases = [(Errno::ENOMEM, 11), (Errno::EAGAIN, 11), (Errno::EINTR, 11), (Errno::EINVAL, 22)];
+    for (errno, ret) in cases {
+        let fault = EffectFault { kind: EffectKind::SetAttributes, nth: 1, errno };
+        let mut host = FaultyHost::new(Log::default(), vec![fault]);
+        let mut script = Script::new(vec![convert(0), convert(0)]);
+        assert_eq!(run(&mut script, &mut host, &policy()), Stop::Halted);
+        let rets: Vec<_> =
+            script.answers.iter().map(|page| page.payload::<run::Hypercall>().ret).skip(1).collect();
+        assert_eq!(rets, [ret, 0], "{errno}: only the first conversion fails");
+    }
+}
+
+#[test]
+fn the_same_fault_without_progress_is_bounded() {
+    let mut policy = policy();
+    policy.memory_faults = FaultPolicy::Convert;
+    let stop = run(&mut Script::new(vec![FAULT; 100]), &mut Log::default(), &policy);
+    assert!(matches!(stop, Stop::NoProgress { repeats: MAX_REPEATS, .. }), "{stop:?}");
+    // An interruption is no progress, another exit is.
+    let again = Exit::Again(Errno::EINTR);
+    let stop = run(&mut Script::new([FAULT, again].repeat(100)), &mut Log::default(), &policy);
+    assert!(matches!(stop, Stop::NoProgress { .. }));
+    let stop = run(&mut Script::new([FAULT, convert(0)].repeat(100)), &mut Log::default(), &policy);
+    assert_eq!(stop, Stop::Halted);
+}
+
+#[test]
+fn draining_answers_every_exit_that_follows_and_ends_at_eintr() {
+    let mut script = Script::new(vec![convert(0), convert(0x10), convert(0)]);
+    assert_eq!(drain(&mut script, &mut Log::default(), &policy()), Ok(()));
+    assert_eq!(script.answers.len(), 3);
+    let mut endless = Script::new(vec![convert(0); MAX_DRAINED as usize + 1]);
+    let undrained = drain(&mut endless, &mut Log::default(), &policy());
+    assert_eq!(undrained, Err(Stop::Undrained { exits: MAX_DRAINED }));
+}
+
+#[test]
+fn devices_get_the_data_and_fill_it() {
+    let io = |is_out| Exit::Io(exit::Io { is_out, size: 1, port: 0x3f8, count: 3, start: 0 });
+    let read = exit::Mmio { gpa: Gpa(0xd000_0000), data: [0; 8], len: 4, is_write: false };
+    let mut script = Script::new(vec![io(true), io(false), Exit::Mmio(read)]);
+    script.port_data[..4].copy_from_slice(b"abcd");
+    let mut host = Log::default();
+    assert_eq!(run(&mut script, &mut host, &policy()), Stop::Halted);
+    assert_eq!(host.0, ["out 0x3f8 [97, 98, 99]"]);
+    assert_eq!(script.port_data[..4], [0x5a, 0x5a, 0x5a, b'd']);
+    assert_eq!(script.answers[3].payload::<run::Mmio>().data, [0x77, 0x77, 0x77, 0x77, 0, 0, 0, 0]);
+}
+
+#[test]
+fn an_error_of_kvm_run_that_brings_no_exit_ends_the_run() {
+    let mut script = Script::new(vec![Exit::Again(Errno::EINVAL)]);
+    let stop = run(&mut script, &mut Log::default(), &policy());
+    let failed = exit::DecodeError::Failed { errno: Errno::EINVAL, stale: ExitReason::UNKNOWN };
+    assert_eq!(stop, Stop::Enter(failed));
+}
