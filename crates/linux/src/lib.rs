@@ -1,1 +1,39 @@
-//! The kernel half for real: /dev/kvm, and the effects on the host.
+//! The kernel half for real: `/dev/kvm`, and the effects on the host.
+//!
+//! [`Kvm`] opens the device, [`Vm`] holds the guest's memory, [`Vcpu`] is the port's `Vcpu` and `Events` over
+//! `KVM_RUN`, and [`Effects`] is the port's `Host` over the memory of one VM. The [`guests`] are small programs that
+//! bring exits without a firmware or an operating system.
+//!
+//! Nothing here decides anything: an exit is bytes until `exeunt_proto::exit::decode` has read it, and what is done
+//! about it is the caller's.
+//!
+//! The crate is empty but on Linux on x86-64. All of its unsafe code is in the files named `*_unsafe.rs`.
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
+mod dialect;
+mod effects;
+mod error;
+mod guest;
+mod ioctl_unsafe;
+mod kicker;
+mod kvm;
+mod mapping_unsafe;
+mod memory;
+mod run_area;
+mod signal_unsafe;
+mod slot_unsafe;
+mod vcpu;
+mod vm;
+
+pub use effects::Effects;
+pub use error::{KvmError, MemoryFlaw};
+pub use guest::{FlatGuest, Mode};
+pub use kicker::Kicker;
+pub use kvm::{Kvm, probe};
+pub use vcpu::Vcpu;
+pub use vm::Vm;
+
+/// The guests that come with this crate.
+pub mod guests {
+    pub use crate::guest::{all, by_name};
+}

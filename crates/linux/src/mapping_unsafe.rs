@@ -1,0 +1,161 @@
+//! Mapped memory that a guest or the kernel writes at the same time. It is copied in and out and never borrowed.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr::{self, NonNull};
+use std::sync::atomic::AtomicU8;
+
+use exeunt_abi::Errno;
+use rustix::mm::{Advice, MapFlags, ProtFlags};
+
+/// A mapping of at least one byte, and so of at least one page.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    start: NonNull<u8>,
+    bytes: usize,
+}
+
+// SAFETY: The mapping belongs to the process and not to a thread.
+unsafe impl Send for Mapping {}
+// SAFETY: No method hands out a reference to plain bytes, and no two threads of this process copy the same bytes at the
+// same time: guest memory is copied under the lock of its `Memory`, the run area by the one owner of its vCPU, and the
+// byte in it that others touch is only ever touched as an atomic. The guest and the kernel are not part of the
+// program, and any bytes that they leave are as good.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Maps zeroed memory for a guest. Pages get memory when they are touched first.
+    ///
+    /// # Errors
+    ///
+    /// The error of `mmap`; `EINVAL` for no bytes.
+    pub(crate) fn anonymous(bytes: usize) -> Result<Self, Errno> {
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: Without MAP_FIXED the mapping lies where nothing is.
+        let start = unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), bytes, access, flags) };
+        Self::from_mapped(start, bytes)
+    }
+
+    /// Maps the run area of a vCPU.
+    ///
+    /// # Errors
+    ///
+    /// The error of `mmap`; `EINVAL` for no bytes.
+    pub(crate) fn of_vcpu(vcpu: &kvm_ioctls::VcpuFd, bytes: usize) -> Result<Self, Errno> {
+        // SAFETY: The descriptor is open for as long as `vcpu` is borrowed.
+        let fd = unsafe { BorrowedFd::borrow_raw(vcpu.as_raw_fd()) };
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: Without MAP_FIXED the mapping lies where nothing is.
+        let start = unsafe { rustix::mm::mmap(ptr::null_mut(), bytes, access, MapFlags::SHARED, fd, 0) };
+        Self::from_mapped(start, bytes)
+    }
+
+    fn from_mapped(start: rustix::io::Result<*mut libc::c_void>, bytes: usize) -> Result<Self, Errno> {
+        let start = start.map_err(|error| Errno(error.raw_os_error()))?;
+        Ok(Self { start: NonNull::new(start.cast()).ok_or(Errno::ENOMEM)?, bytes })
+    }
+
+    /// The address in this process.
+    pub(crate) fn address(&self) -> u64 {
+        self.start.as_ptr().addr() as u64
+    }
+
+    /// Copies bytes out.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if they are not all inside, and then nothing is copied.
+    pub(crate) fn read(&self, offset: usize, to: &mut [u8]) -> Result<(), Errno> {
+        let from = self.inside(offset, to.len())?;
+        // SAFETY: `from` has `to.len()` bytes inside the mapping, `to` is owned by the caller and is not part of a
+        // mapping, to which no reference exists. Another party may write `from` meanwhile; any bytes are as good.
+        unsafe { ptr::copy_nonoverlapping(from, to.as_mut_ptr(), to.len()) };
+        Ok(())
+    }
+
+    /// Copies bytes in.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if they do not all fit, and then nothing is copied.
+    pub(crate) fn write(&self, offset: usize, from: &[u8]) -> Result<(), Errno> {
+        let to = self.inside(offset, from.len())?;
+        // SAFETY: `to` has room for `from.len()` bytes inside the mapping, and `from` is not part of a mapping, to
+        // which no reference exists.
+        unsafe { ptr::copy_nonoverlapping(from.as_ptr(), to, from.len()) };
+        Ok(())
+    }
+
+    /// Gives the memory of whole pages back: they read as zero afterwards. For anonymous mappings.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if they are not all inside, else the error of `madvise`.
+    pub(crate) fn discard(&self, offset: usize, bytes: usize) -> Result<(), Errno> {
+        let start = self.inside(offset, bytes)?;
+        // SAFETY: The pages are inside the mapping, which nobody borrows; they stay mapped and read as zero.
+        let result = unsafe { rustix::mm::madvise(start.cast(), bytes, Advice::LinuxDontNeed) };
+        result.map_err(|error| Errno(error.raw_os_error()))
+    }
+
+    /// A byte of the first page, to be shared with other threads and with the kernel.
+    pub(crate) fn atomic(&self, offset: u8) -> &AtomicU8 {
+        // SAFETY: The first page is mapped as a whole, and it is larger than any `u8`.
+        let byte = unsafe { self.start.as_ptr().add(offset.into()) };
+        // SAFETY: The byte is mapped for as long as `self` lives, and every thread that touches it while others may
+        // does so through this function.
+        unsafe { AtomicU8::from_ptr(byte) }
+    }
+
+    fn inside(&self, offset: usize, bytes: usize) -> Result<*mut u8, Errno> {
+        match offset.checked_add(bytes) {
+            // SAFETY: The offset is at most the length of the mapping.
+            Some(end) if end <= self.bytes => Ok(unsafe { self.start.as_ptr().add(offset) }),
+            _ => Err(Errno::EFAULT),
+        }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: The mapping was made by this type with this length, and nobody has a pointer into it any more: a
+        // byte that was handed out borrowed `self`, and a VM that maps it is gone before (see `Machine`).
+        let unmapped = unsafe { rustix::mm::munmap(self.start.as_ptr().cast(), self.bytes) };
+        debug_assert!(unmapped.is_ok(), "munmap of a mapping of our own: {unmapped:?}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_read_back_and_none_outside_are_reached() {
+        let mapping = Mapping::anonymous(0x2000).unwrap();
+        mapping.write(0x1ffe, &[1, 2]).unwrap();
+        let mut bytes = [9; 4];
+        mapping.read(0x1ffc, &mut bytes).unwrap();
+        assert_eq!(bytes, [0, 0, 1, 2]);
+        for (offset, len) in [(0x1ffd, 4), (0x2000, 1), (usize::MAX, 1), (usize::MAX, 0), (0x2001, 0)] {
+            assert_eq!(mapping.read(offset, &mut bytes[..len]), Err(Errno::EFAULT), "{offset:#x}");
+            assert_eq!(mapping.write(offset, &bytes[..len]), Err(Errno::EFAULT), "{offset:#x}");
+            assert_eq!(mapping.discard(offset, len), Err(Errno::EFAULT), "{offset:#x}");
+        }
+        assert_eq!(mapping.read(0x2000, &mut []), Ok(()));
+    }
+
+    #[test]
+    fn a_discarded_page_reads_as_zero_and_its_neighbour_stays() {
+        let mapping = Mapping::anonymous(0x2000).unwrap();
+        mapping.write(0xfff, &[1, 2]).unwrap();
+        mapping.discard(0x1000, 0x1000).unwrap();
+        let mut bytes = [9; 2];
+        mapping.read(0xfff, &mut bytes).unwrap();
+        assert_eq!(bytes, [1, 0]);
+    }
+
+    #[test]
+    fn an_empty_mapping_is_refused() {
+        assert_eq!(Mapping::anonymous(0).unwrap_err(), Errno::EINVAL);
+    }
+}
