@@ -1,1 +1,14 @@
 //! Scenarios that drive the boundary, and what must be seen there.
+//!
+//! A [`scenario::Scenario`] is a TOML file: a VM, a guest program, faults, and what is expected of each case.
+//! [`runner::run`] puts our VMM half on a kernel half, in software or `/dev/kvm`, and keeps a [`timeline::Event`] for
+//! everything that happens; [`report`] prints it.
+#![forbid(unsafe_code)]
+
+mod expect;
+mod programs;
+mod readers;
+pub mod report;
+pub mod runner;
+pub mod scenario;
+pub mod timeline;

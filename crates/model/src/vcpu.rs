@@ -105,7 +105,7 @@ impl Vcpu {
             events: EventState::default(),
             ghcb: GhcbState::default(),
             psc: PscState::default(),
-            guest: Running::start(seed ^ id, program),
+            guest: Running::start(id, seed, program),
             retry: None,
             on_entry: None,
             slice: 0,

@@ -1,7 +1,7 @@
 //! Certificates for SNP guests.
 
 use exeunt_abi::{Gpa, PAGE_SIZE};
-use exeunt_proto::certs::{ENTRY_BYTES, Table, TableError};
+use exeunt_proto::certs::{Certificate, ENTRY_BYTES, Table, TableError};
 use exeunt_proto::exit::SnpReqCerts;
 use exeunt_proto::host::Action;
 use exeunt_proto::reply::CertsReply;
@@ -70,6 +70,30 @@ impl CheckedTable {
     pub fn new(bytes: Vec<u8>) -> Result<Self, TableError> {
         Table::parse(&bytes)?;
         Ok(Self(bytes))
+    }
+
+    /// Builds a table of these certificates, in this order.
+    ///
+    /// # Errors
+    ///
+    /// [`TableError::OutOfBounds`] for a table above 4 GiB, whose offsets do not fit.
+    pub fn build(certificates: &[Certificate<'_>]) -> Result<Self, TableError> {
+        let mut directory = Vec::new();
+        let mut data = Vec::new();
+        let directory_bytes = certificates.len().saturating_add(1).saturating_mul(ENTRY_BYTES);
+        for (index, certificate) in certificates.iter().enumerate() {
+            let too_large = TableError::OutOfBounds { index, offset: u32::MAX, length: u32::MAX };
+            let offset = directory_bytes.saturating_add(data.len());
+            let offset = u32::try_from(offset).map_err(|_| too_large)?;
+            let length = u32::try_from(certificate.bytes.len()).map_err(|_| too_large)?;
+            directory.extend_from_slice(&certificate.guid.0);
+            directory.extend_from_slice(&offset.to_le_bytes());
+            directory.extend_from_slice(&length.to_le_bytes());
+            data.extend_from_slice(certificate.bytes);
+        }
+        directory.extend_from_slice(EMPTY_TABLE);
+        directory.append(&mut data);
+        Self::new(directory)
     }
 
     /// Reads a table from a file, at most [`MAX_TABLE_BYTES`].

@@ -12,13 +12,20 @@ use std::task::{Context, Poll};
 /// A vCPU in the hands of a guest program.
 #[derive(Debug)]
 pub struct Cpu {
+    id: u64,
     mailbox: Shared,
     rng: Mutex<Rng>,
 }
 
 impl Cpu {
-    pub(crate) const fn new(mailbox: Shared, seed: u64) -> Self {
-        Self { mailbox, rng: Mutex::new(Rng::new(seed)) }
+    pub(crate) const fn new(id: u64, mailbox: Shared, seed: u64) -> Self {
+        Self { id, mailbox, rng: Mutex::new(Rng::new(seed ^ id)) }
+    }
+
+    /// The vCPU's number, which a guest reads as its APIC id.
+    #[must_use]
+    pub const fn id(&self) -> u64 {
+        self.id
     }
 
     fn act(&self, op: Op) -> Act<'_> {

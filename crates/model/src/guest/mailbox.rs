@@ -84,13 +84,13 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    pub(crate) fn start<P, F>(seed: u64, program: P) -> Self
+    pub(crate) fn start<P, F>(id: u64, seed: u64, program: P) -> Self
     where
         P: FnOnce(Cpu) -> F,
         F: Future<Output = Result<(), GuestFault>> + Send + 'static,
     {
         let mailbox = Shared::default();
-        let cpu = Cpu::new(Arc::clone(&mailbox), seed);
+        let cpu = Cpu::new(id, Arc::clone(&mailbox), seed);
         Self { mailbox, program: Some(Box::pin(program(cpu))) }
     }
 

@@ -64,3 +64,16 @@ fn a_file_is_refused_when_it_is_missing_malformed_or_too_large() {
     assert!(matches!(endless, Err(CertsError::TooLarge { .. })), "{endless:?}");
     std::fs::remove_dir_all(&folder).unwrap();
 }
+
+#[test]
+fn a_table_that_was_built_parses_to_what_went_in() {
+    let certificates = [
+        Certificate { guid: exeunt_proto::certs::VCEK, bytes: b"one" },
+        Certificate { guid: exeunt_proto::certs::ARK, bytes: &[7; 5000] },
+    ];
+    let table = CheckedTable::build(&certificates).unwrap();
+    let parsed: Vec<_> = Table::parse(table.as_bytes()).unwrap().certificates().collect();
+    assert_eq!(parsed, certificates);
+    assert_eq!(table.pages(), 2);
+    assert_eq!(CheckedTable::build(&[]).unwrap().as_bytes(), [0; 24]);
+}

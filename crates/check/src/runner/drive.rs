@@ -1,0 +1,118 @@
+//! Driving vCPUs until one ends the run, whichever kernel half they are of.
+
+use super::{End, Ran};
+use crate::readers::read_system_event;
+use crate::scenario::Case;
+use crate::timeline::{Event, Log, Recorder};
+use exeunt::layer::inject::{FaultyHost, InterruptedVcpu};
+use exeunt::run::step_observed;
+use exeunt::{Policy, Stop, Watch};
+use exeunt_abi::Kernel;
+use exeunt_abi::kvm::run::{PORT_DATA_BYTES, RunPage};
+use exeunt_model::Rng;
+use exeunt_model::guest::Note;
+use exeunt_proto::exit::Entered;
+use exeunt_proto::host::{Events, Host, Vcpu};
+
+/// Exits after which a scenario is cut off, so that no guest fills the memory with its timeline.
+const MAX_EXITS: usize = 10_000;
+
+/// A vCPU of a scenario: what the port offers, and what only a scenario wants of it.
+pub(super) trait ScenarioVcpu: Vcpu + Events {
+    /// Which vCPU.
+    fn id(&self) -> u64;
+
+    /// What the guest did and saw since the last call. Guests in machine code say nothing.
+    fn take_notes(&mut self) -> Vec<Note>;
+
+    /// Makes KVM synthesize a triple fault that it has not serviced yet.
+    fn raise_triple_fault(&mut self) -> Result<(), String>;
+}
+
+/// Writes down what the guest did before its exit is written down.
+pub(super) struct Listener<'a, V> {
+    pub(super) inner: V,
+    pub(super) log: &'a Log,
+}
+
+impl<V: ScenarioVcpu> Listener<'_, V> {
+    fn note(&mut self) {
+        let vcpu = self.inner.id();
+        for note in self.inner.take_notes() {
+            self.log.add(match note {
+                Note::Did(text) => Event::Guest { vcpu, text },
+                Note::Saw(text) => Event::Saw { vcpu, text },
+            });
+        }
+    }
+}
+
+impl<V: ScenarioVcpu> Vcpu for Listener<'_, V> {
+    fn enter(&mut self) -> Entered {
+        let entered = self.inner.enter();
+        self.note();
+        entered
+    }
+
+    fn enter_immediately(&mut self) -> Entered {
+        let entered = self.inner.enter_immediately();
+        self.note();
+        entered
+    }
+
+    fn kernel(&self) -> Kernel {
+        self.inner.kernel()
+    }
+
+    fn page(&self) -> &RunPage {
+        self.inner.page()
+    }
+
+    fn page_mut(&mut self) -> &mut RunPage {
+        self.inner.page_mut()
+    }
+
+    fn port_data(&mut self) -> &mut [u8; PORT_DATA_BYTES] {
+        self.inner.port_data()
+    }
+}
+
+/// Steps the vCPUs in an order that the seed decides, until all halted or one ends the run.
+pub(super) fn drive<V: ScenarioVcpu>(
+    case: &Case,
+    policy: &Policy,
+    vcpus: Vec<V>,
+    host: impl Host,
+    seed: u64,
+    log: &Log,
+) -> Ran {
+    let mut host = FaultyHost::new(host, case.faults.clone());
+    let on_system_event = case.readers.then_some(read_system_event as fn(&RunPage, &Log));
+    let mut recorder = Recorder { log, exits: Vec::new(), on_system_event };
+    let mut running: Vec<_> = vcpus
+        .into_iter()
+        .map(|mut vcpu| {
+            // The first call says that someone listens.
+            vcpu.take_notes();
+            let listener = Listener { inner: vcpu, log };
+            (InterruptedVcpu::new(listener, case.interrupts.clone()), Watch::default())
+        })
+        .collect();
+    let mut rng = Rng::new(seed);
+    let end = loop {
+        let next = usize::try_from(rng.below(running.len() as u64)).unwrap_or(0);
+        let Some((vcpu, watch)) = running.get_mut(next) else { break End::from(&Stop::Halted) };
+        let stepped = step_observed(vcpu, &mut host, policy, &mut recorder);
+        match stepped.and_then(|exit| watch.note(&exit)) {
+            Ok(()) if recorder.exits.len() < MAX_EXITS => {}
+            Ok(()) => {
+                break End { keyword: "no-progress", text: format!("cut off after {MAX_EXITS} exits") };
+            }
+            Err(Stop::Halted) => {
+                running.swap_remove(next);
+            }
+            Err(stop) => break End::from(&stop),
+        }
+    };
+    Ran { end, exits: recorder.exits }
+}

@@ -1,0 +1,123 @@
+//! Cases on the kernel half in software.
+
+use super::Ran;
+use super::drive::{ScenarioVcpu, drive};
+use super::migrate::migrate;
+use crate::programs;
+use crate::scenario::Case;
+use crate::timeline::Log;
+use exeunt::Policy;
+use exeunt::convert::{MemoryMap, MemorySlot};
+use exeunt_abi::kvm::caps::Cap;
+use exeunt_abi::kvm::memory::MEMORY_ATTRIBUTE_PRIVATE;
+use exeunt_abi::kvm::run::MAP_GPA_RANGE;
+use exeunt_abi::kvm::vm_type::VmType;
+use exeunt_abi::{Dialect, Errno, Gpa, Kernel};
+use exeunt_model::guest::Note;
+use exeunt_model::{Effects, Firmware, Kvm, Slot, Vcpu, Vm};
+
+impl ScenarioVcpu for Vcpu {
+    fn id(&self) -> u64 {
+        Self::id(self)
+    }
+
+    fn take_notes(&mut self) -> Vec<Note> {
+        Self::take_notes(self)
+    }
+
+    fn raise_triple_fault(&mut self) -> Result<(), String> {
+        Self::raise_triple_fault(self);
+        Ok(())
+    }
+}
+
+/// Runs a case as a kernel of this dialect would.
+///
+/// # Errors
+///
+/// The kernel lacks what the case needs.
+pub(super) fn run(case: &Case, dialect: Dialect, seed: u64, log: &Log) -> Result<Ran, String> {
+    let kernel = Kernel { dialect, arch: case.vm.arch };
+    if let Some(migration) = case.migration {
+        let policy = policy(case, &make_vm(case, kernel, log)?)?;
+        return migrate(case, migration, &policy, log, |capability| {
+            make_source(case, kernel, capability, log)
+        });
+    }
+    let vm = make_vm(case, kernel, log)?;
+    enable(&vm, &case.capabilities, kernel)?;
+    if case.vm.vm_type == VmType::Snp && dialect.has_snp_req_certs() {
+        vm.snp_enable_req_certs().map_err(|errno| failed("KVM_SEV_SNP_ENABLE_REQ_CERTS", errno))?;
+    }
+    let policy = policy(case, &vm)?;
+    let vcpus = (0..case.vm.vcpus).map(|_| make_vcpu(case, &vm, seed)).collect::<Result<Vec<_>, _>>()?;
+    Ok(drive(case, &policy, vcpus, vm.effects(), seed, log))
+}
+
+fn make_source(case: &Case, kernel: Kernel, capability: bool, log: &Log) -> Result<(Vcpu, Effects), String> {
+    let vm = make_vm(case, kernel, log)?;
+    if capability {
+        enable(&vm, &[Cap::X86_TRIPLE_FAULT_EVENT], kernel)?;
+    }
+    Ok((make_vcpu(case, &vm, 0)?, vm.effects()))
+}
+
+fn make_vcpu(case: &Case, vm: &Vm, seed: u64) -> Result<Vcpu, String> {
+    programs::start(&case.guest, vm, seed)
+        .ok_or_else(|| format!("no guest is named '{}'", case.guest))?
+        .map_err(|errno| failed("KVM_CREATE_VCPU", errno))
+}
+
+/// A VM with its memory. A guest with a reverse map starts with all of it private, as it is after a launch.
+fn make_vm(case: &Case, kernel: Kernel, log: &Log) -> Result<Vm, String> {
+    let vm_type = case.vm.vm_type;
+    let vm = Kvm::new(kernel).create_vm(vm_type).map_err(|errno| {
+        format!("KVM_CREATE_VM failed with {errno}: {} has no VM of type {}", kernel.dialect, vm_type.name())
+    })?;
+    let bytes = case.vm.memory_bytes;
+    let slot = Slot::shared(0, Gpa(0), bytes).ok_or("the memory is not made of whole pages")?;
+    let slot = if vm_type.has_private_memory() {
+        let file = vm.create_guest_memfd(bytes).map_err(|errno| failed("KVM_CREATE_GUEST_MEMFD", errno))?;
+        slot.with_guest_memfd(file, 0)
+    } else {
+        slot
+    };
+    vm.add_slot(slot).map_err(|errno| failed("KVM_SET_USER_MEMORY_REGION2", errno))?;
+    if vm_type.has_protected_state() {
+        vm.sev_init2(0).map_err(|errno| failed("KVM_SEV_INIT2", errno))?;
+        vm.launch().map_err(|errno| failed("the launch", errno))?;
+    }
+    if vm_type == VmType::Snp {
+        vm.set_memory_attributes(Gpa(0), bytes, MEMORY_ATTRIBUTE_PRIVATE)
+            .map_err(|errno| failed("KVM_SET_MEMORY_ATTRIBUTES", errno))?;
+    }
+    vm.set_firmware(Firmware::Completes { status: case.firmware_status });
+    log.vmm(format!("makes a VM of type {} with {bytes:#x} bytes on {}", vm_type.name(), kernel.dialect));
+    Ok(vm)
+}
+
+fn enable(vm: &Vm, caps: &[Cap], kernel: Kernel) -> Result<(), String> {
+    for cap in caps {
+        let argument = if *cap == Cap::EXIT_HYPERCALL { 1 << MAP_GPA_RANGE } else { 1 };
+        vm.enable_cap(*cap, argument)
+            .map_err(|errno| format!("{} cannot enable {cap}: {errno}", kernel.dialect))?;
+    }
+    Ok(())
+}
+
+fn policy(case: &Case, vm: &Vm) -> Result<Policy, String> {
+    let slots = vm
+        .slots()
+        .into_iter()
+        .map(|slot| MemorySlot { range: slot.range, has_private: slot.guest_memfd.is_some() });
+    let memory = MemoryMap::new(slots).map_err(|error| error.to_string())?;
+    let mut policy = Policy::new(memory);
+    policy.memory_faults = case.memory_faults;
+    policy.reset = case.reset;
+    policy.certificates = case.certificates.clone();
+    Ok(policy)
+}
+
+fn failed(what: &str, errno: Errno) -> String {
+    format!("{what} failed with {errno}")
+}
