@@ -1,2 +1,64 @@
-//! The `exeunt` command.
-fn main() {}
+//! The `exeunt` command: one file per subcommand.
+//!
+//! Exit status: 0 when all went as expected, 1 when a scenario saw something else, 2 when something could not be run.
+#![forbid(unsafe_code)]
+
+mod completions;
+mod man;
+mod run;
+
+use clap::{Parser, Subcommand};
+use std::io::Write;
+use std::process::ExitCode;
+
+/// Both halves of KVM's confidential exit boundary: run scenarios on a kernel in software or on /dev/kvm.
+#[derive(Parser)]
+#[command(name = "exeunt", version, max_term_width = 110, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "Examples:
+  exeunt run                                        all shipped scenarios on the software kernel
+  exeunt run page-state-change --dialect linux-6.12
+  exeunt run triple-fault-migration --kernel kvm    two real VMs
+
+Exit status: 0 all as expected, 1 a scenario saw something else, 2 something could not be run.";
+
+#[derive(Subcommand)]
+enum Command {
+    Run(run::Args),
+    Completions(completions::Args),
+    Man(man::Args),
+}
+
+/// Something that the user can mend: one line, status 2.
+type Failure = String;
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Run(args) => run::main(&args),
+        Command::Completions(args) => completions::main(&args),
+        Command::Man(args) => man::main(&args),
+    };
+    match result {
+        Ok(code) => code,
+        Err(failure) => {
+            // There is nobody left to tell if even this fails.
+            let _ = writeln!(std::io::stderr(), "exeunt: {failure}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Writes to standard output. A reader that went away, as `head` does, is no failure.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(format!("cannot write to standard output: {error}"))
+        }
+        _ => Ok(()),
+    }
+}

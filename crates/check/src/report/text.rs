@@ -12,7 +12,7 @@ const WORDS_PER_LINE: usize = 4;
 #[must_use]
 pub fn scenario_text(scenario: &ScenarioReport) -> String {
     let mut out = String::new();
-    let mail = scenario.mail.as_ref().map_or_else(String::new, |mail| format!(" (mail {mail})"));
+    let mail = scenario.mail.as_ref().map_or_else(String::new, |mail| format!("\n  after {mail}"));
     line(&mut out, 0, &format!("{}: {}{mail}", scenario.name, scenario.title));
     for case in &scenario.cases {
         case_text(&mut out, case);
@@ -69,8 +69,9 @@ fn line(out: &mut String, indent: usize, text: &str) {
 /// One line of sums.
 #[must_use]
 pub fn summary_text(scenarios: usize, summary: &Summary) -> String {
+    let plural = if scenarios == 1 { "" } else { "s" };
     let mut text = format!(
-        "{scenarios} scenarios: {} cases passed, {} failed, {} skipped",
+        "{scenarios} scenario{plural}: {} cases passed, {} failed, {} skipped",
         summary.passed, summary.failed, summary.skipped
     );
     if summary.not_judged > 0 {

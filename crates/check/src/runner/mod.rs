@@ -128,6 +128,28 @@ pub(crate) struct Ran {
     pub(crate) exits: Vec<String>,
 }
 
+/// Whether a kernel half is there at all.
+///
+/// # Errors
+///
+/// Why not, and what to do about it.
+pub fn available(half: Half) -> Result<(), String> {
+    match half {
+        Half::Model => Ok(()),
+        Half::Kvm => kvm_available(),
+    }
+}
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+fn kvm_available() -> Result<(), String> {
+    exeunt_linux::Kvm::open().map(|_| ()).map_err(|error| error.to_string())
+}
+
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+fn kvm_available() -> Result<(), String> {
+    Err("exeunt runs /dev/kvm on x86-64 Linux only".into())
+}
+
 /// Runs every case of a scenario. A case that cannot run says why and does not keep the others from running.
 #[must_use]
 pub fn run(scenario: &Scenario, options: &Options) -> ScenarioReport {
@@ -168,8 +190,8 @@ fn run_on_kvm(case: &Case) -> CaseReport {
 
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
 fn run_on_kvm(case: &Case) -> CaseReport {
-    let reason = "exeunt runs /dev/kvm on x86-64 Linux only".to_string();
-    report(case, "/dev/kvm", Log::default(), Err(reason), true)
+    let ran = kvm_available().and_then(|()| Err(String::new()));
+    report(case, "/dev/kvm", Log::default(), ran, true)
 }
 
 fn report(case: &Case, dialect: &str, log: Log, ran: Result<Ran, String>, judged: bool) -> CaseReport {

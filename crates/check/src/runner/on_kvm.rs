@@ -42,7 +42,7 @@ pub(super) fn run(case: &Case, log: &Log) -> Result<Ran, String> {
         return Err(format!("the case is about {}, and a real kernel is what it is", case.dialects[0]));
     }
     // Asked first, because it names what a host without confidential guests lacks.
-    let vm = make_vm(case, &kvm, &[], log)?;
+    kvm.create_vm(case.vm.vm_type).map_err(|error| error.to_string())?;
     let guest = guests::by_name(&case.guest).ok_or_else(|| {
         format!("the guest '{}' exists for the model only, not as machine code", case.guest)
     })?;
@@ -51,13 +51,11 @@ pub(super) fn run(case: &Case, log: &Log) -> Result<Ran, String> {
     }
     let policy = policy(case)?;
     if let Some(migration) = case.migration {
-        drop(vm);
         return migrate(case, migration, &policy, log, |capability| {
             let caps: &[Cap] = if capability { &[Cap::X86_TRIPLE_FAULT_EVENT] } else { &[] };
             start(&guest, make_vm(case, &kvm, caps, log)?)
         });
     }
-    drop(vm);
     let (vcpu, effects) = start(&guest, make_vm(case, &kvm, &case.capabilities, log)?)?;
     Ok(drive(case, &policy, vec![vcpu], effects, 0, log))
 }

@@ -20,7 +20,7 @@ pub struct Scenario {
     pub name: String,
     /// One line.
     pub title: String,
-    /// The mail on the kernel's lists that it belongs to.
+    /// The mail on the kernel's lists that it follows: author, date, subject.
     pub mail: Option<String>,
     /// What is run, in order.
     pub cases: Vec<Case>,
