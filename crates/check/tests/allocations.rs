@@ -1,0 +1,56 @@
+//! The way of an exit through our half allocates nothing.
+
+#[path = "../benches/counting_unsafe.rs"]
+mod counting_unsafe;
+
+use counting_unsafe::allocations;
+use exeunt::Policy;
+use exeunt::convert::{MemoryMap, MemorySlot};
+use exeunt_abi::kvm::run::RunPage;
+use exeunt_abi::{Errno, Gfn, Gpa, Kernel};
+use exeunt_proto::conversion::PageRange;
+use exeunt_proto::exit::{self, Exit, Hypercall, Io, MemoryFault, SnpReqCerts};
+use exeunt_proto::host::{Action, Host};
+use exeunt_proto::reply;
+
+struct NoHost;
+
+impl Host for NoHost {
+    fn apply(&mut self, _: &Action<'_>) -> Result<(), Errno> {
+        Ok(())
+    }
+}
+
+#[test]
+fn no_exit_with_an_answer_allocates() {
+    let range = PageRange::new(Gfn(0), 4096).unwrap();
+    let memory = MemoryMap::new([MemorySlot { range, has_private: true }]).unwrap();
+    let mut policy = Policy::new(memory);
+    policy.memory_faults = exeunt::policy::FaultPolicy::Convert;
+    let fault =
+        MemoryFault { gpa: Gpa(0x5000), size: 0x1000, private: true, unknown_flags: 0, poisoned: false };
+    let exits = [
+        Exit::Hypercall(Hypercall { nr: 12, args: [0x10_0000, 16, 0x10, 0, 0, 0], flags: 1 }),
+        Exit::Hypercall(Hypercall { nr: 12, args: [1, 0, 0x20, 0, 0, 0], flags: 1 }),
+        Exit::Hypercall(Hypercall { nr: 7, args: [0; 6], flags: 1 }),
+        Exit::MemoryFault(fault),
+        Exit::SnpReqCerts(SnpReqCerts { gpa: Gpa(0x8000), pages: 4 }),
+        Exit::Io(Io { is_out: true, size: 1, port: 0x3f8, count: 1, start: 0 }),
+        Exit::Again(Errno::EINTR),
+    ];
+    let kernel = Kernel::default();
+    let mut page = RunPage::zeroed();
+    let mut port_data = [0; 4096];
+    for exit in &exits {
+        let entered = exit::encode(exit, kernel, &mut page);
+        let before = allocations();
+        let decoded = exit::decode(entered, &page, kernel).unwrap();
+        let plan = policy.plan(&decoded).unwrap();
+        let reply = plan.carry_out(&mut NoHost, &mut port_data);
+        reply::encode(reply, &mut page);
+        assert_eq!(allocations() - before, 0, "{exit:?}");
+    }
+    let before = allocations();
+    drop(Box::new(7));
+    assert_eq!(allocations() - before, 1, "the counter counts");
+}
