@@ -93,16 +93,21 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
     let options = Options { half, dialect: args.dialect, seed: args.seed, without_capability };
     let mut report =
         Report { kernel: half, seed: args.seed, scenarios: Vec::new(), summary: Summary::default() };
+    let mut refusals = Vec::new();
     for scenario in &scenarios {
         let ran = runner::run(scenario, &options);
-        if !args.scenarios.is_empty() {
-            refuse_if_nothing_ran(&ran)?;
+        if let Some(refusal) = refusal(&ran).filter(|_| !args.scenarios.is_empty()) {
+            refusals.push(refusal);
+            continue;
         }
         report.summary.add(&ran);
         if args.format == Format::Text && !ran.cases.is_empty() {
             print(&format!("{}\n", scenario_text(&ran)))?;
         }
         report.scenarios.push(ran);
+    }
+    if !refusals.is_empty() && report.scenarios.is_empty() {
+        return Err(refusals.join("\nexeunt: "));
     }
     match args.format {
         Format::Text => print(&format!("{}\n", summary_text(report.scenarios.len(), &report.summary)))?,
@@ -111,6 +116,9 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
                 .map_err(|error| format!("cannot write the report as JSON: {error}"))?;
             print(&format!("{json}\n"))?;
         }
+    }
+    if !refusals.is_empty() {
+        return Err(refusals.join("\nexeunt: "));
     }
     Ok(if report.summary.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -133,18 +141,18 @@ fn load_all(arguments: &[String]) -> Result<Vec<Scenario>, Failure> {
     arguments.iter().map(|argument| load(argument).map_err(|error| error.to_string())).collect()
 }
 
-/// A scenario that was asked for by name and of which nothing can run is an error with the first reason.
-fn refuse_if_nothing_ran(report: &ScenarioReport) -> Result<(), Failure> {
+/// Why nothing of a scenario ran, if nothing did: the first reason. It is an error where the scenario was asked for.
+fn refusal(report: &ScenarioReport) -> Option<Failure> {
     let name = &report.name;
     let mut reasons = report.cases.iter().map(|case| match &case.verdict {
         Verdict::Skipped { reason } => Some(reason),
         _ => None,
     });
     match reasons.next() {
-        None => Err(format!("scenario '{name}' has no case without a capability")),
-        Some(Some(first)) if reasons.all(|reason| reason.is_some()) => {
-            Err(format!("scenario '{name}' cannot run: {first}"))
+        None => Some(format!("scenario '{name}' has no case without a capability")),
+        Some(first) => {
+            let first = first.filter(|_| reasons.all(|reason| reason.is_some()))?;
+            Some(format!("scenario '{name}' cannot run: {first}"))
         }
-        _ => Ok(()),
     }
 }
