@@ -8,7 +8,7 @@ thread_local! {
 }
 
 /// The system's allocator, with a count for each thread.
-pub struct Counting;
+pub(crate) struct Counting;
 
 // SAFETY: every call goes to the system's allocator unchanged; the count is a plain number of this thread that needs
 // no allocation and has no destructor, so it can be touched at any time.
@@ -35,6 +35,6 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 /// Allocations of this thread so far.
-pub fn allocations() -> u64 {
+pub(crate) fn allocations() -> u64 {
     ALLOCATIONS.with(Cell::get)
 }

@@ -10,6 +10,7 @@ use exeunt_proto::reply::{CertsReply, Reply};
 use exeunt_proto::termination::SevTermination;
 use serde::Serialize;
 use std::cell::RefCell;
+use std::fmt::Write;
 
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -178,8 +179,15 @@ fn payload_hex(page: &RunPage, exit: &Result<Exit, DecodeError>) -> String {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    let word = |word: &[u8]| word.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    bytes.chunks(8).map(word).collect::<Vec<_>>().join(" ")
+    let mut text = String::new();
+    for (index, byte) in bytes.iter().enumerate() {
+        if index > 0 && index % 8 == 0 {
+            text.push(' ');
+        }
+        // Writing to a string does not fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }
 
 fn meaning(exit: &Exit) -> String {

@@ -120,7 +120,7 @@ impl CheckedTable {
 
     /// 4 KiB pages that the table needs.
     #[must_use]
-    pub const fn pages(&self) -> u64 {
+    pub fn pages(&self) -> u64 {
         (self.0.len() as u64).div_ceil(PAGE_SIZE)
     }
 }

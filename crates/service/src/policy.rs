@@ -108,21 +108,20 @@ impl Policy {
     }
 
     fn plan_event(&self, exit: &SystemEvent) -> Result<Plan<'_>, Stop> {
-        let SystemEvent { event, data } = *exit;
-        let policy = match event {
+        let policy = match exit.event {
             EventType::Shutdown => self.shutdown,
             EventType::Reset => self.reset,
             EventType::Crash => self.crash,
             EventType::SevTerm => {
-                let stop = data.first().map(|msr| Stop::Terminated(SevTermination::from_msr(msr)));
-                return Err(stop.unwrap_or(Stop::Event { event, data }));
+                let reason = exit.data.first().map(SevTermination::from_msr);
+                return Err(reason.map_or_else(|| Stop::Event(Box::new(*exit)), Stop::Terminated));
             }
-            EventType::Unknown(number) => return Err(Stop::UnknownEvent { number, data }),
+            EventType::Unknown(_) => return Err(Stop::UnknownEvent(Box::new(*exit))),
             _ => EventPolicy::Stop,
         };
         match policy {
             EventPolicy::Ignore => Ok(Plan::Resume),
-            EventPolicy::Stop => Err(Stop::Event { event, data }),
+            EventPolicy::Stop => Err(Stop::Event(Box::new(*exit))),
         }
     }
 }

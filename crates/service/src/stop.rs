@@ -1,6 +1,6 @@
 //! Why a vCPU is not entered again.
 
-use exeunt_proto::exit::{DecodeError, EventType, Exit, FailEntry, InternalError, MemoryFault, Other, Words};
+use exeunt_proto::exit::{DecodeError, Exit, FailEntry, InternalError, MemoryFault, Other, SystemEvent};
 use exeunt_proto::termination::SevTermination;
 use thiserror::Error;
 
@@ -18,21 +18,11 @@ pub enum Stop {
     #[error("the guest asked to be terminated: {0}")]
     Terminated(SevTermination),
     /// The guest asked for a shutdown, a reset or a suspend, woke up, or crashed.
-    #[error("system event {event}, data {data:x?}", data = data.as_slice())]
-    Event {
-        /// What happened.
-        event: EventType,
-        /// What the event says about itself.
-        data: Words,
-    },
+    #[error("system event {event}, data {data:x?}", event = .0.event, data = .0.data.as_slice())]
+    Event(Box<SystemEvent>),
     /// A system event of a type that has no meaning here. It is not taken for a shutdown or a reset.
-    #[error("system event of unknown type {number:#x}, data {data:x?}", data = data.as_slice())]
-    UnknownEvent {
-        /// All 32 bits of the type.
-        number: u32,
-        /// What the event says about itself.
-        data: Words,
-    },
+    #[error("system event of {event}, data {data:x?}", event = .0.event, data = .0.data.as_slice())]
+    UnknownEvent(Box<SystemEvent>),
     /// The page, or the error of `KVM_RUN`, has no meaning.
     #[error("{0}")]
     Enter(#[from] DecodeError),

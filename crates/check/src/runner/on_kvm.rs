@@ -53,10 +53,10 @@ pub(super) fn run(case: &Case, log: &Log) -> Result<Ran, String> {
     if let Some(migration) = case.migration {
         return migrate(case, migration, &policy, log, |capability| {
             let caps: &[Cap] = if capability { &[Cap::X86_TRIPLE_FAULT_EVENT] } else { &[] };
-            start(&guest, make_vm(case, &kvm, caps, log)?)
+            start(&guest, &make_vm(case, &kvm, caps, log)?)
         });
     }
-    let (vcpu, effects) = start(&guest, make_vm(case, &kvm, &case.capabilities, log)?)?;
+    let (vcpu, effects) = start(&guest, &make_vm(case, &kvm, &case.capabilities, log)?)?;
     Ok(drive(case, &policy, vec![vcpu], effects, 0, log))
 }
 
@@ -76,7 +76,7 @@ fn make_vm(case: &Case, kvm: &Kvm, caps: &[Cap], log: &Log) -> Result<Vm, String
     Ok(vm)
 }
 
-fn start(guest: &FlatGuest, vm: Vm) -> Result<(Vcpu, Effects), String> {
+fn start(guest: &FlatGuest, vm: &Vm) -> Result<(Vcpu, Effects), String> {
     vm.write_guest(guest.load, guest.image)
         .map_err(|errno| format!("the guest does not fit into the memory: {errno}"))?;
     let mut vcpu = vm.create_vcpu(0).map_err(|error| error.to_string())?;

@@ -31,10 +31,7 @@ impl Vcpu for Script {
     }
 
     fn enter_immediately(&mut self) -> Entered {
-        match self.exits.is_empty() {
-            true => Err(Errno::EINTR),
-            false => self.enter(),
-        }
+        if self.exits.is_empty() { Err(Errno::EINTR) } else { self.enter() }
     }
 
     fn kernel(&self) -> Kernel {
