@@ -13,6 +13,8 @@ pub const CPUID_REQUEST: u64 = 0x004;
 pub const CPUID_RESPONSE: u64 = 0x005;
 /// Request: hold this vCPU in reset.
 pub const AP_RESET_HOLD_REQUEST: u64 = 0x006;
+/// Response to [`AP_RESET_HOLD_REQUEST`]; bits 63:12 are not 0 once the vCPU got a startup interrupt.
+pub const AP_RESET_HOLD_RESPONSE: u64 = 0x007;
 /// Request: the hypervisor's preferred GHCB address. SNP only.
 pub const PREFERRED_GPA_REQUEST: u64 = 0x010;
 /// Response to [`PREFERRED_GPA_REQUEST`].
