@@ -1,6 +1,7 @@
 //! Completions: what KVM does with userspace's answer at the next `KVM_RUN`.
 
 use crate::engine::Step;
+use crate::mmio::Pieces;
 use crate::vcpu::Vcpu;
 use exeunt_abi::Errno;
 use exeunt_abi::ghcb::guest_message::vmm_error;
@@ -19,6 +20,8 @@ pub(crate) enum Completion {
     Psc,
     /// The answer to a request for certificates.
     ReqCerts,
+    /// The data of a read goes to the scratch area, and the next piece follows.
+    Mmio(Pieces),
     /// The port page goes to RAX.
     PortIn {
         /// Bytes.
@@ -66,6 +69,7 @@ impl Vcpu {
                 Answer::Refused => self.complete_psc(false),
                 Answer::Invalid => return Err(Errno::EINVAL),
             },
+            Completion::Mmio(pieces) => self.complete_mmio(pieces),
             Completion::ReqCerts => self.complete_req_certs()?,
         };
         match step {

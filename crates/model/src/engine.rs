@@ -12,6 +12,9 @@ use exeunt_abi::{Arch, Errno, Gfn, Gpa, PAGE_SIZE};
 use exeunt_proto::conversion::PageState;
 use exeunt_proto::exit::{Entered, EventType, Exit, FailEntry, Io, MemoryFault, SystemEvent, Words, encode};
 
+/// Bytes that one act may read. No instruction reads more, and the engine holds what it reads.
+const MAX_READ_BYTES: usize = 1 << 20;
+
 /// What became of an act.
 pub(crate) enum Step {
     /// The guest goes on with this result.
@@ -31,7 +34,7 @@ impl Vcpu {
                 self.page.exit_reason = ExitReason::INTR.0;
                 return Err(Errno::EINTR);
             }
-            if std::mem::take(&mut self.events.triple_fault_requested) {
+            if self.events.serve_requests() {
                 return self.exit(&Exit::Shutdown);
             }
             if !self.vm.lock().launched {
@@ -119,9 +122,12 @@ impl Vcpu {
         for (to, from) in self.port_data.iter_mut().zip(value.to_le_bytes()).take(usize::from(io.size)) {
             *to = from;
         }
-        self.did(|| match io.is_out {
-            true => format!("OUT {value:#x} to port {:#x}, {} bytes", io.port, io.size),
-            false => format!("IN from port {:#x}, {} bytes", io.port, io.size),
+        self.did(|| {
+            if io.is_out {
+                format!("OUT {value:#x} to port {:#x}, {} bytes", io.port, io.size)
+            } else {
+                format!("IN from port {:#x}, {} bytes", io.port, io.size)
+            }
         });
         self.on_entry = Some(if io.is_out { OnEntry::Nothing } else { OnEntry::Rax });
         if !io.is_out {
@@ -142,6 +148,9 @@ impl Vcpu {
 
     /// An act on memory. One that faults is kept and tried again when the guest is entered the next time.
     fn access_memory(&mut self, op: Op) -> Step {
+        if matches!(op, Op::Read { bytes, .. } if bytes > MAX_READ_BYTES) {
+            return Step::Guest(Outcome::Fault(GuestFault::GeneralProtection));
+        }
         let result = {
             let vm = self.vm.clone();
             let mut state = vm.lock();

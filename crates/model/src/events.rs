@@ -1,82 +1,178 @@
-//! The events of a vCPU: `KVM_GET_VCPU_EVENTS` and `KVM_SET_VCPU_EVENTS` in their order of checks.
+//! The events of a vCPU: `KVM_GET_VCPU_EVENTS` and `KVM_SET_VCPU_EVENTS` in their order of checks, as on an AMD host.
 
 use exeunt_abi::Errno;
 use exeunt_abi::kvm::events::{
-    VALID_ALL, VALID_NMI_PENDING, VALID_PAYLOAD, VALID_SHADOW, VALID_SMM, VALID_TRIPLE_FAULT, VcpuEvents,
+    VALID_ALL, VALID_NMI_PENDING, VALID_PAYLOAD, VALID_SHADOW, VALID_SIPI_VECTOR, VALID_SMM,
+    VALID_TRIPLE_FAULT, VcpuEvents,
 };
 use zerocopy::FromZeros;
 
+/// `#DB`, whose payload goes to DR6.
+const DB: u8 = 1;
+/// The vector of NMIs, which is no exception.
+const NMI: u8 = 2;
 /// `#BP`, the first of the two exceptions that KVM takes for soft.
 const BP: u8 = 3;
 /// `#OF`.
 const OF: u8 = 4;
-/// The vector of NMIs, which is no exception.
-const NMI: u8 = 2;
+/// `#PF`, whose payload goes to CR2.
+const PF: u8 = 14;
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Exception {
-    injected: bool,
-    pending: bool,
-    nr: u8,
-    has_error_code: bool,
-    error_code: u32,
-    has_payload: bool,
-    payload: u64,
+/// DR6 as it is without a cause: the bits that read as one.
+const DR6_ACTIVE_LOW: u64 = 0xffff_0ff0;
+/// The causes of a trap in DR6.
+const DR_TRAP_BITS: u64 = 0xf;
+/// Bit of a `#DB` payload that DR6 does not have.
+const PAYLOAD_ONLY: u64 = 1 << 12;
+
+/// An interrupt shadow as SVM reports it: it cannot tell `STI` from `MOV SS`.
+const SHADOW_BOTH: u8 = 3;
+
+/// `KVM_REQ_*`, as far as events need them.
+pub(crate) mod request {
+    /// `KVM_REQ_EVENT`: look for something to inject.
+    pub(crate) const EVENT: u8 = 1;
+    /// `KVM_REQ_NMI`: NMIs are queued.
+    pub(crate) const NMI: u8 = 2;
+    /// `KVM_REQ_SMI`: an SMI came.
+    pub(crate) const SMI: u8 = 4;
+    /// `KVM_REQ_TRIPLE_FAULT`.
+    pub(crate) const TRIPLE_FAULT: u8 = 8;
 }
 
-/// What a vCPU without a local APIC in the kernel, without nesting and outside of SMM carries.
+/// Which capabilities of events the VMM has enabled.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EventCaps {
+    pub(crate) payload: bool,
+    pub(crate) triple_fault: bool,
+}
+
+#[expect(clippy::struct_excessive_bools, reason = "the kernel's structure, field by field")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Exception {
+    pub(crate) injected: bool,
+    pub(crate) pending: bool,
+    pub(crate) nr: u8,
+    pub(crate) has_error_code: bool,
+    pub(crate) error_code: u32,
+    pub(crate) has_payload: bool,
+    pub(crate) payload: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Interrupt {
+    pub(crate) injected: bool,
+    /// Raised by an instruction, which will raise it again: it is never reported.
+    pub(crate) soft: bool,
+    pub(crate) nr: u8,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Nmis {
+    pub(crate) injected: bool,
+    pub(crate) masked: bool,
+    pub(crate) pending: u32,
+    /// Came in and not yet looked at.
+    pub(crate) queued: u32,
+    /// Whether the one that hardware can hold waits, on a CPU with virtual NMIs.
+    pub(crate) virtual_pending: Option<bool>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Smm {
+    pub(crate) active: bool,
+    pub(crate) inside_nmi: bool,
+    pub(crate) smi_pending: bool,
+}
+
+/// What a local APIC in the kernel has to do with events. The VMs of the model leave theirs to userspace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LocalApic {
+    /// The APIC is in the kernel; the rest counts only then.
+    pub(crate) in_kernel: bool,
+    pub(crate) latched_init: bool,
+    pub(crate) sipi_vector: u32,
+}
+
+/// What a vCPU carries. The guests of the model take no interrupts, so what is pending stays pending. They do not nest
+/// either, so nothing but the recorded vectors sets `exiting`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct EventState {
-    exception: Exception,
-    interrupt_injected: bool,
-    interrupt_nr: u8,
-    shadow: u8,
-    nmi_injected: bool,
-    nmi_pending: u8,
-    nmi_masked: bool,
-    smm: bool,
-    smi_pending: bool,
-    smm_inside_nmi: bool,
-    /// `KVM_REQ_TRIPLE_FAULT`.
-    pub(crate) triple_fault_requested: bool,
+    pub(crate) exception: Exception,
+    /// An exception that is to leave a nested guest.
+    pub(crate) exiting: Exception,
+    pub(crate) from_userspace: bool,
+    pub(crate) interrupt: Interrupt,
+    pub(crate) shadow: bool,
+    pub(crate) nmi: Nmis,
+    /// `None` in a kernel built without system management mode.
+    pub(crate) smm: Option<Smm>,
+    pub(crate) apic: LocalApic,
+    pub(crate) dr6: u64,
+    pub(crate) cr2: u64,
+    /// Bits of [`request`].
+    pub(crate) requests: u8,
+}
+
+impl Default for EventState {
+    fn default() -> Self {
+        Self {
+            exception: Exception::default(),
+            exiting: Exception::default(),
+            from_userspace: false,
+            interrupt: Interrupt::default(),
+            shadow: false,
+            nmi: Nmis::default(),
+            smm: Some(Smm::default()),
+            apic: LocalApic::default(),
+            dr6: DR6_ACTIVE_LOW,
+            cr2: 0,
+            requests: 0,
+        }
+    }
 }
 
 impl EventState {
-    /// `KVM_GET_VCPU_EVENTS`. The triple fault is reported, not taken.
+    /// `KVM_GET_VCPU_EVENTS`. The triple fault is reported, not taken; NMIs, an SMI and a payload that nobody asked
+    /// to see are processed on the way.
     ///
     /// Source: Linux v7.2 `arch/x86/kvm/x86.c`, `kvm_vcpu_ioctl_x86_get_vcpu_events`.
-    pub(crate) fn get(&self, payload: bool, triple_fault: bool) -> VcpuEvents {
-        let ex = &self.exception;
+    pub(crate) fn get(&mut self, caps: EventCaps) -> VcpuEvents {
+        self.process_nmi();
+        self.process_smi();
+        let ex = self.reported_exception(caps.payload);
+        let smm = self.smm.unwrap_or_default();
         let mut events = VcpuEvents::new_zeroed();
         // Soft exceptions are raised again by their instruction, so they are not reported as waiting.
         if !matches!(ex.nr, BP | OF) {
-            events.exception_injected = u8::from(ex.injected);
+            // Without the capability a pending exception counts as injected, too.
+            events.exception_injected = u8::from(ex.injected || (ex.pending && !caps.payload));
             events.exception_pending = u8::from(ex.pending);
-            if !payload {
-                events.exception_injected |= u8::from(ex.pending);
-            }
         }
         events.exception_nr = ex.nr;
         events.exception_has_error_code = u8::from(ex.has_error_code);
         events.exception_error_code = ex.error_code;
         events.exception_has_payload = u8::from(ex.has_payload);
         events.exception_payload = ex.payload;
-        events.interrupt_injected = u8::from(self.interrupt_injected);
-        events.interrupt_nr = self.interrupt_nr;
-        events.interrupt_shadow = self.shadow;
-        events.nmi_injected = u8::from(self.nmi_injected);
-        events.nmi_pending = self.nmi_pending;
-        events.nmi_masked = u8::from(self.nmi_masked);
-        events.smi_smm = u8::from(self.smm);
-        events.smi_pending = u8::from(self.smi_pending);
-        events.smi_smm_inside_nmi = u8::from(self.smm_inside_nmi);
+        events.interrupt_injected = u8::from(self.interrupt.injected && !self.interrupt.soft);
+        events.interrupt_nr = self.interrupt.nr;
+        events.interrupt_shadow = if self.shadow { SHADOW_BOTH } else { 0 };
+        events.nmi_injected = u8::from(self.nmi.injected);
+        let in_hardware = u32::from(self.nmi.virtual_pending == Some(true));
+        events.nmi_pending = u8::try_from(self.nmi.pending.saturating_add(in_hardware)).unwrap_or(u8::MAX);
+        events.nmi_masked = u8::from(self.nmi.masked);
+        events.smi_smm = u8::from(smm.active);
+        events.smi_pending = u8::from(smm.smi_pending);
+        events.smi_smm_inside_nmi = u8::from(smm.inside_nmi);
+        events.smi_latched_init = u8::from(self.apic.in_kernel && self.apic.latched_init);
+        // The flag is set without system management mode, too.
         events.flags = VALID_NMI_PENDING | VALID_SHADOW | VALID_SMM;
-        if payload {
+        if caps.payload {
             events.flags |= VALID_PAYLOAD;
         }
-        if triple_fault {
+        if caps.triple_fault {
             events.flags |= VALID_TRIPLE_FAULT;
-            events.triple_fault_pending = u8::from(self.triple_fault_requested);
+            events.triple_fault_pending = u8::from(self.is_requested(request::TRIPLE_FAULT));
         }
         events
     }
@@ -84,40 +180,157 @@ impl EventState {
     /// `KVM_SET_VCPU_EVENTS`. The flag of the triple fault is checked last, after the rest has been taken over.
     ///
     /// Source: Linux v7.2 `arch/x86/kvm/x86.c`, `kvm_vcpu_ioctl_x86_set_vcpu_events`.
-    pub(crate) fn set(
-        &mut self,
-        events: &VcpuEvents,
-        payload: bool,
-        triple_fault: bool,
-    ) -> Result<(), Errno> {
+    pub(crate) fn set(&mut self, events: &VcpuEvents, caps: EventCaps) -> Result<(), Errno> {
         if events.flags & !VALID_ALL != 0 {
             return Err(Errno::EINVAL);
         }
-        self.exception = checked_exception(events, payload)?;
-        self.interrupt_injected = events.interrupt_injected != 0;
-        self.interrupt_nr = events.interrupt_nr;
-        if events.flags & VALID_SHADOW != 0 {
-            self.shadow = events.interrupt_shadow;
+        let exception = checked_exception(events, caps.payload)?;
+        // With the limit of the old state.
+        self.process_nmi();
+        self.from_userspace = exception.pending;
+        self.exiting.pending = false;
+        self.exception = exception;
+        self.interrupt = Interrupt {
+            injected: events.interrupt_injected != 0,
+            soft: events.interrupt_soft != 0,
+            nr: events.interrupt_nr,
+        };
+        let has = |flag: u32| events.flags & flag != 0;
+        if has(VALID_SHADOW) {
+            self.shadow = events.interrupt_shadow != 0;
         }
-        self.nmi_injected = events.nmi_injected != 0;
-        self.nmi_masked = events.nmi_masked != 0;
-        if events.flags & VALID_NMI_PENDING != 0 {
-            // The count is clamped when it is processed: one behind an NMI that is masked or injected, else two.
-            let limit = if self.nmi_injected || self.nmi_masked { 1 } else { 2 };
-            self.nmi_pending = events.nmi_pending.min(limit);
+        self.nmi.injected = events.nmi_injected != 0;
+        if has(VALID_NMI_PENDING) {
+            self.nmi.pending = 0;
+            // Clamped when they are processed. Setting none does not take a request back.
+            self.nmi.queued = u32::from(events.nmi_pending);
+            if events.nmi_pending != 0 {
+                self.request(request::NMI);
+            }
         }
-        if events.flags & VALID_SMM != 0 {
-            self.smm = events.smi_smm != 0;
-            self.smi_pending = events.smi_pending != 0;
-            self.smm_inside_nmi = self.smm && events.smi_smm_inside_nmi != 0;
+        self.nmi.masked = events.nmi_masked != 0;
+        if has(VALID_SIPI_VECTOR) && self.apic.in_kernel {
+            self.apic.sipi_vector = events.sipi_vector;
         }
-        if events.flags & VALID_TRIPLE_FAULT != 0 {
-            if !triple_fault {
+        if has(VALID_SMM) {
+            self.set_smm(events)?;
+        }
+        if has(VALID_TRIPLE_FAULT) {
+            if !caps.triple_fault {
                 return Err(Errno::EINVAL);
             }
-            self.triple_fault_requested = events.triple_fault_pending != 0;
+            self.requests &= !request::TRIPLE_FAULT;
+            if events.triple_fault_pending != 0 {
+                self.request(request::TRIPLE_FAULT);
+            }
+        }
+        self.request(request::EVENT);
+        Ok(())
+    }
+
+    fn set_smm(&mut self, events: &VcpuEvents) -> Result<(), Errno> {
+        let [active, smi_pending, inside_nmi] =
+            [events.smi_smm, events.smi_pending, events.smi_smm_inside_nmi].map(|byte| byte != 0);
+        match &mut self.smm {
+            Some(smm) => {
+                let left = smm.active && !active;
+                // What is said about NMIs counts inside only; leaving forgets it.
+                let inside_nmi = if active { inside_nmi } else { smm.inside_nmi && !left };
+                *smm = Smm { active, inside_nmi, smi_pending };
+                if left {
+                    self.request(request::EVENT);
+                }
+            }
+            None if active || smi_pending || inside_nmi => return Err(Errno::EINVAL),
+            None => {}
+        }
+        if self.apic.in_kernel {
+            self.apic.latched_init = events.smi_latched_init != 0;
         }
         Ok(())
+    }
+
+    /// What KVM does before it enters the guest: returns whether a triple fault was requested, which comes first.
+    ///
+    /// Source: Linux v7.2 `arch/x86/kvm/x86.c`, `vcpu_enter_guest`.
+    pub(crate) fn serve_requests(&mut self) -> bool {
+        if self.requests == 0 {
+            return false;
+        }
+        if self.is_requested(request::TRIPLE_FAULT) {
+            self.requests &= !request::TRIPLE_FAULT;
+            return true;
+        }
+        if self.is_requested(request::NMI) {
+            self.requests &= !request::NMI;
+            self.process_nmi();
+        }
+        self.process_smi();
+        self.requests &= !request::EVENT;
+        false
+    }
+
+    /// The guest's NMI handler is done.
+    pub(crate) fn nmi_complete(&mut self) {
+        self.nmi.masked = false;
+        self.request(request::EVENT);
+    }
+
+    pub(crate) fn request(&mut self, which: u8) {
+        self.requests |= which;
+    }
+
+    pub(crate) const fn is_requested(&self, which: u8) -> bool {
+        self.requests & which != 0
+    }
+
+    /// Moves queued NMIs to the pending ones: one behind an NMI that is masked or injected, else two, and one of them
+    /// may wait in hardware.
+    ///
+    /// Source: Linux v7.2 `arch/x86/kvm/x86.c`, `process_nmi`.
+    fn process_nmi(&mut self) {
+        let nmi = &mut self.nmi;
+        let blocked = nmi.masked || nmi.injected;
+        let in_hardware = u32::from(nmi.virtual_pending == Some(true));
+        let limit = if blocked { 1u32 } else { 2 }.saturating_sub(in_hardware);
+        nmi.pending = nmi.pending.saturating_add(std::mem::take(&mut nmi.queued)).min(limit);
+        if nmi.pending > 0 && nmi.virtual_pending == Some(false) {
+            nmi.virtual_pending = Some(true);
+            nmi.pending = nmi.pending.saturating_sub(1);
+        }
+        if nmi.pending > 0 {
+            self.request(request::EVENT);
+        }
+    }
+
+    fn process_smi(&mut self) {
+        let Some(smm) = &mut self.smm else { return };
+        if self.requests & request::SMI != 0 {
+            self.requests &= !request::SMI;
+            smm.smi_pending = true;
+            self.request(request::EVENT);
+        }
+    }
+
+    /// The one exception that is reported: the one that leaves a nested guest only if there is no other. A payload
+    /// that userspace does not know how to carry is delivered first.
+    fn reported_exception(&mut self, payload: bool) -> Exception {
+        let Self { exception, exiting, dr6, cr2, .. } = self;
+        let only_exiting = exiting.pending && !exception.pending && !exception.injected;
+        let ex = if only_exiting { exiting } else { exception };
+        if !payload && ex.pending && ex.has_payload {
+            match ex.nr {
+                DB => {
+                    let causes = *dr6 & !DR_TRAP_BITS | DR6_ACTIVE_LOW | ex.payload;
+                    *dr6 = (causes ^ (ex.payload & DR6_ACTIVE_LOW)) & !PAYLOAD_ONLY;
+                }
+                PF => *cr2 = ex.payload,
+                _ => {}
+            }
+            ex.has_payload = false;
+            ex.payload = 0;
+        }
+        *ex
     }
 }
 

@@ -5,12 +5,13 @@ use crate::state::C_BIT;
 use crate::vcpu::{Regs, Vcpu};
 use exeunt_abi::ghcb::page::{self, Field, exit_info_1};
 use exeunt_abi::ghcb::{msr, psc};
-use exeunt_abi::{Errno, Gpa};
+use exeunt_abi::{Errno, Gpa, PAGE_SIZE};
 
 /// What KVM holds of a vCPU's GHCB. Fields are read once, at the `VMGEXIT`; all decisions use these copies.
 #[derive(Clone, Debug)]
 pub(crate) struct GhcbState {
     pub(crate) msr: u64,
+    /// The registered page. 0 is none: an MSR of 0 never names a page.
     pub(crate) registered: u64,
     pub(crate) mapped: Option<Gpa>,
     pub(crate) valid: u128,
@@ -19,12 +20,15 @@ pub(crate) struct GhcbState {
     pub(crate) scratch: Gpa,
 }
 
+/// Bytes of the largest scratch area outside of the GHCB.
+const V1_SCRATCH_BYTES: u64 = 16 * PAGE_SIZE;
+
 impl Default for GhcbState {
     fn default() -> Self {
         Self {
             // At reset KVM presets the answer to the version request.
             msr: sev_info_response(2),
-            registered: u64::MAX,
+            registered: 0,
             mapped: None,
             valid: 0,
             code: 0,
@@ -63,17 +67,14 @@ impl GhcbState {
             0 => 0,
             _ => field(memory, ghcb, wanted),
         };
-        let mut cpl = [0];
-        if self.is_valid(page::CPL) {
-            memory.read_shared(page::CPL.at(ghcb), &mut cpl)?;
-        }
+        let cpl = if self.is_valid(page::CPL) { memory.read_u8(page::CPL.at(ghcb))? } else { 0 };
         let regs = Regs {
             rax: if_valid(page::RAX),
             rbx: if_valid(page::RBX),
             rcx: if_valid(page::RCX),
             rdx: if_valid(page::RDX),
             rsi: if_valid(page::RSI),
-            cpl: cpl[0],
+            cpl,
         };
         self.scratch = Gpa(if_valid(page::SW_SCRATCH));
         self.code = field(memory, ghcb, page::SW_EXIT_CODE);
@@ -102,17 +103,16 @@ impl GhcbState {
     fn put(&self, memory: &mut Memory, field: Field, value: u64) {
         let Some(ghcb) = self.mapped else { return };
         let at = Gpa(ghcb.0.wrapping_add(page::VALID_BITMAP).wrapping_add(u64::from(field.bit() >> 3)));
-        let mut byte = [0];
         // A slot cannot go away under a mapped page, so none of these fails.
         let written = memory
             .write_u64(field.at(ghcb), value)
-            .and_then(|()| memory.read_shared(at, &mut byte))
-            .and_then(|()| memory.write_shared(at, &[byte[0] | 1 << (field.bit() & 7)]));
+            .and_then(|()| memory.read_u8(at))
+            .and_then(|byte| memory.write_shared(at, &[byte | 1 << (field.bit() & 7)]));
         debug_assert!(written.is_ok(), "the GHCB at {ghcb} is mapped and not backed");
     }
 
     /// Checks the scratch area for `bytes` bytes and returns how many are usable from its start to the end of the
-    /// shared buffer. Only protocol version 2 is modelled: a scratch area outside of the GHCB is refused.
+    /// shared buffer. Protocol version 1 also knows a scratch area outside of the GHCB, which the model does not have.
     ///
     /// Source: Linux v7.2 `arch/x86/kvm/svm/sev.c`, `setup_vmgexit_scratch`.
     pub(crate) fn scratch_bytes(&self, bytes: u64) -> Option<u64> {
@@ -125,6 +125,13 @@ impl GhcbState {
             return None;
         }
         end.checked_sub(self.scratch.0)
+    }
+
+    /// Whether a guest of protocol version 1 may use the scratch area although it lies outside of the GHCB.
+    pub(crate) fn wants_outer_scratch(&self, bytes: u64) -> bool {
+        let outside = self.mapped.is_none_or(|ghcb| ghcb.gfn() != self.scratch.gfn());
+        let ends = self.scratch.0.checked_add(bytes).is_some();
+        self.scratch.0 != 0 && outside && ends && bytes <= V1_SCRATCH_BYTES
     }
 
     /// The address of an entry of the page-state change descriptor.

@@ -1,12 +1,12 @@
 //! `guest_memfd`: memory that the host does not map, and the reverse map entries of its pages.
 
-use exeunt_abi::PAGE_SIZE;
+use crate::state::PAGE;
 use std::collections::BTreeMap;
 
 /// One page of a `guest_memfd`, present since its first use.
 #[derive(Clone, Debug)]
 pub(crate) struct GmemPage {
-    pub(crate) bytes: Box<[u8; PAGE_SIZE as usize]>,
+    pub(crate) bytes: Box<[u8; PAGE]>,
     /// The reverse map says that the guest validated the page. Assigned it is by being present.
     pub(crate) validated: bool,
 }
@@ -33,9 +33,7 @@ impl Gmem {
     /// Source: Linux v7.2 `virt/kvm/guest_memfd.c`, `kvm_gmem_get_pfn`, and `arch/x86/kvm/svm/sev.c`,
     /// `sev_gmem_prepare`.
     pub(crate) fn page(&mut self, index: u64) -> &mut GmemPage {
-        self.pages
-            .entry(index)
-            .or_insert_with(|| GmemPage { bytes: Box::new([0; PAGE_SIZE as usize]), validated: false })
+        self.pages.entry(index).or_insert_with(|| GmemPage { bytes: Box::new([0; PAGE]), validated: false })
     }
 
     /// How many pages are present.
@@ -57,7 +55,7 @@ mod tests {
 
     #[test]
     fn a_hole_takes_exactly_its_pages() {
-        let mut gmem = Gmem::new(8 * PAGE_SIZE);
+        let mut gmem = Gmem::new(0x8000);
         for index in 0..8 {
             gmem.page(index).bytes[0] = 1;
             gmem.page(index).validated = true;

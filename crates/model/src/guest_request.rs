@@ -7,7 +7,7 @@ use crate::state::{PAGE, VmState};
 use crate::vcpu::Vcpu;
 use exeunt_abi::ghcb::guest_message::{MSG_REPORT_REQ, MSG_TYPE};
 use exeunt_abi::ghcb::page::{self, malformed};
-use exeunt_abi::{Dialect, Errno, Gpa, PAGE_SIZE};
+use exeunt_abi::{Dialect, Errno, Gpa};
 use exeunt_proto::certs;
 use exeunt_proto::exit::{Exit, SnpReqCerts};
 
@@ -17,12 +17,10 @@ impl Vcpu {
         let vm = self.vm.clone();
         let mut state = vm.lock();
         let [request, response] = self.ghcb.info.map(Gpa);
-        let bad_input = match self.kernel.dialect >= Dialect::Linux7_2 {
-            true => malformed::INVALID_INPUT,
-            false => malformed::MISSING_INPUT,
-        };
         if !request.is_page_aligned() || !response.is_page_aligned() || request == response {
-            self.ghcb.refuse(&mut state.memory, bad_input);
+            let is_old = self.kernel.dialect < Dialect::Linux7_2;
+            let sub_code = if is_old { malformed::MISSING_INPUT } else { malformed::INVALID_INPUT };
+            self.ghcb.refuse(&mut state.memory, sub_code);
             return Step::Resume;
         }
         if !extended {
@@ -39,7 +37,7 @@ impl Vcpu {
         let (gpa, pages) = (Gpa(self.regs.rax), self.regs.rbx);
         let complete = self.ghcb.is_valid(page::RAX) && self.ghcb.is_valid(page::RBX);
         if !complete || !gpa.is_page_aligned() {
-            self.ghcb.refuse(&mut state.memory, bad_input);
+            self.ghcb.refuse(&mut state.memory, malformed::INVALID_INPUT);
             return Step::Resume;
         }
         if state.certs_enabled {
@@ -68,11 +66,12 @@ impl Vcpu {
         if state.memory.read_shared(request, &mut page).is_err() {
             return Step::Exit(Err(Errno::EIO));
         }
+        state.firmware_requests = state.firmware_requests.saturating_add(1);
         let status = match state.firmware {
             Firmware::Completes { status } => status,
             Firmware::Fails(errno) => return Step::Exit(Err(errno)),
         };
-        if state.memory.write_shared(response, &[0; PAGE_SIZE as usize]).is_err() {
+        if state.memory.write_shared(response, &[0; PAGE]).is_err() {
             return Step::Exit(Err(Errno::EIO));
         }
         self.ghcb.answer_info_2(&mut state.memory, u64::from(status));

@@ -13,8 +13,8 @@ use exeunt_proto::exit::{Exit, Hypercall};
 const NO_SUCH_HYPERCALL: u64 = 1000u64.wrapping_neg();
 
 /// `-errno` as a register.
-const fn negative(errno: Errno) -> u64 {
-    (errno.0 as u64).wrapping_neg()
+fn negative(errno: Errno) -> u64 {
+    u64::from(errno.0.unsigned_abs()).wrapping_neg()
 }
 
 impl Vcpu {

@@ -19,11 +19,14 @@ mod hypercall;
 mod kvm;
 mod memory;
 mod memslot;
+mod mmio;
 mod psc;
 mod psci;
 mod rng;
 mod state;
 mod vcpu;
+#[cfg(test)]
+mod vectors;
 mod vm;
 mod vmgexit;
 mod vmgexit_msr;

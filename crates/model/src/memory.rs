@@ -3,11 +3,12 @@
 use crate::attributes::Attributes;
 use crate::gmem::{Gmem, GmemPage};
 use crate::memslot::{GuestMemfd, Slot};
+use crate::state::PAGE;
 use exeunt_abi::{Errno, Gfn, Gpa, PAGE_SIZE};
 use exeunt_proto::conversion::{PageRange, PageState};
 use std::collections::BTreeMap;
 
-type Page = Box<[u8; PAGE_SIZE as usize]>;
+type Page = Box<[u8; PAGE]>;
 
 /// The memory of a VM.
 #[derive(Debug, Default)]
@@ -104,11 +105,19 @@ impl Memory {
     pub(crate) fn write_shared(&mut self, gpa: Gpa, bytes: &[u8]) -> Result<(), Errno> {
         for (chunk, gfn, offset) in split_at_pages(gpa, bytes.len()) {
             self.slot_of(gfn).ok_or(Errno::EFAULT)?;
-            let page = self.shared.entry(gfn.0).or_insert_with(|| Box::new([0; PAGE_SIZE as usize]));
+            let page = self.shared.entry(gfn.0).or_insert_with(|| Box::new([0; PAGE]));
             let from = bytes.get(chunk).unwrap_or_default();
             page.iter_mut().skip(offset).zip(from).for_each(|(to, from)| *to = *from);
         }
         Ok(())
+    }
+
+    /// Reads a byte of shared memory.
+    pub(crate) fn read_u8(&self, gpa: Gpa) -> Result<u8, Errno> {
+        let mut bytes = [0];
+        self.read_shared(gpa, &mut bytes)?;
+        let [byte] = bytes;
+        Ok(byte)
     }
 
     /// Reads a little-endian word of shared memory.
@@ -158,8 +167,8 @@ pub(crate) fn split_at_pages(
             return None;
         }
         let at = Gpa(gpa.0.checked_add(done as u64)?);
-        let offset = at.offset_in_page() as usize;
-        let take = (PAGE_SIZE as usize).saturating_sub(offset).min(bytes.saturating_sub(done));
+        let offset = usize::try_from(at.offset_in_page()).ok()?;
+        let take = PAGE.saturating_sub(offset).min(bytes.saturating_sub(done));
         let chunk = done..done.saturating_add(take);
         done = chunk.end;
         Some((chunk, at.gfn(), offset))
@@ -214,8 +223,7 @@ mod tests {
     fn memory_without_a_slot_faults() {
         let (mut memory, _) = memory();
         for gpa in [0, 0xfff, 0x4000, 0x3fff, u64::MAX] {
-            let result = memory.write_shared(Gpa(gpa), &[1, 2]);
-            assert_eq!(result.is_err(), gpa != u64::MAX, "{gpa:#x}");
+            assert_eq!(memory.write_shared(Gpa(gpa), &[1, 2]), Err(Errno::EFAULT), "{gpa:#x}");
         }
         assert_eq!(memory.read_u64(Gpa(0x3ffc)), Err(Errno::EFAULT));
     }

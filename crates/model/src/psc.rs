@@ -69,6 +69,7 @@ impl Vcpu {
         loop {
             if self.psc.batch != 0 {
                 // The answer to the last exit got lost.
+                self.warnings = self.warnings.saturating_add(1);
                 return self.end_psc(&mut state.memory, result::GENERIC);
             }
             let range = match self.next_range(&mut state.memory) {

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 pub(crate) const C_BIT: u64 = 51;
 
 /// The state of a VM.
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own in the kernel, too")]
 #[derive(Debug)]
 pub(crate) struct VmState {
     pub(crate) kernel: Kernel,
@@ -26,8 +27,12 @@ pub(crate) struct VmState {
     /// `KVM_SEV_SNP_ENABLE_REQ_CERTS` has been done.
     pub(crate) certs_enabled: bool,
     pub(crate) firmware: Firmware,
+    /// Guest requests that the firmware was given.
+    pub(crate) firmware_requests: u64,
     /// CPUID by leaf, as the VMM set it.
     pub(crate) cpuid: BTreeMap<u32, [u32; 4]>,
+    /// The jump table of the application processors, as the guest stored it.
+    pub(crate) ap_jump_table: u64,
     pub(crate) vcpus: u64,
     /// `vm_dead`: every vCPU ioctl fails with `EIO`.
     pub(crate) dead: bool,
@@ -45,7 +50,9 @@ impl VmState {
             ghcb_version: 0,
             certs_enabled: false,
             firmware: Firmware::default(),
+            firmware_requests: 0,
             cpuid: BTreeMap::new(),
+            ap_jump_table: 0,
             vcpus: 0,
             dead: false,
         }
@@ -71,4 +78,5 @@ impl VmState {
 }
 
 /// Bytes of a page as a length.
-pub(crate) const PAGE: usize = PAGE_SIZE as usize;
+pub(crate) const PAGE: usize = 4096;
+const _: () = assert!(PAGE as u64 == PAGE_SIZE);

@@ -1,7 +1,7 @@
 //! A vCPU: the page, the ioctls, and the order of checks of `KVM_RUN`.
 
 use crate::complete::Completion;
-use crate::events::EventState;
+use crate::events::{EventCaps, EventState, request};
 use crate::ghcb::GhcbState;
 use crate::guest::mailbox::{Op, Running};
 use crate::guest::{Cpu, GuestFault, Note};
@@ -61,6 +61,7 @@ pub struct Vcpu {
     /// The act that left the guest, waiting for its end.
     pub(crate) on_entry: Option<OnEntry>,
     pub(crate) slice: u32,
+    pub(crate) warnings: u64,
 }
 
 /// KVM's copies of the registers that cross the boundary.
@@ -109,6 +110,7 @@ impl Vcpu {
             retry: None,
             on_entry: None,
             slice: 0,
+            warnings: 0,
         }
     }
 
@@ -129,11 +131,17 @@ impl Vcpu {
         self.guest.take_notes()
     }
 
+    /// How often this vCPU met a condition that the kernel has a `WARN` for. The kernel prints the first only.
+    #[must_use]
+    pub const fn warnings(&self) -> u64 {
+        self.warnings
+    }
+
     /// `KVM_X86_SET_MCE` with an uncorrected error while `CR4.MCE` is clear: KVM requests a triple fault.
     ///
     /// Source: Linux v7.2 `arch/x86/kvm/x86.c`, `kvm_vcpu_ioctl_x86_set_mce`.
     pub fn raise_triple_fault(&mut self) {
-        self.events.triple_fault_requested = true;
+        self.events.request(request::TRIPLE_FAULT);
     }
 
     /// `KVM_RUN` up to the run loop.
@@ -200,17 +208,17 @@ impl host::Vcpu for Vcpu {
 
 impl host::Events for Vcpu {
     fn events(&mut self) -> Result<VcpuEvents, Errno> {
-        let (payload, triple_fault) = self.event_caps();
-        Ok(self.events.get(payload, triple_fault))
+        let caps = self.event_caps();
+        Ok(self.events.get(caps))
     }
 
     fn set_events(&mut self, events: &VcpuEvents) -> Result<(), Errno> {
-        let (payload, triple_fault) = self.event_caps();
-        self.events.set(events, payload, triple_fault)
+        let caps = self.event_caps();
+        self.events.set(events, caps)
     }
 
     fn event_flags(&self) -> u32 {
-        let (payload, triple_fault) = self.event_caps();
+        let EventCaps { payload, triple_fault } = self.event_caps();
         let mut flags = events::VALID_ALL;
         if !payload {
             flags &= !events::VALID_PAYLOAD;
@@ -223,8 +231,11 @@ impl host::Events for Vcpu {
 }
 
 impl Vcpu {
-    fn event_caps(&self) -> (bool, bool) {
+    fn event_caps(&self) -> EventCaps {
         let state = self.vm.lock();
-        (state.cap(Cap::EXCEPTION_PAYLOAD) != 0, state.cap(Cap::X86_TRIPLE_FAULT_EVENT) != 0)
+        EventCaps {
+            payload: state.cap(Cap::EXCEPTION_PAYLOAD) != 0,
+            triple_fault: state.cap(Cap::X86_TRIPLE_FAULT_EVENT) != 0,
+        }
     }
 }

@@ -121,6 +121,12 @@ impl Vm {
         self.lock().firmware = firmware;
     }
 
+    /// How many guest requests the firmware was given. Each moves the guest's message sequence number on.
+    #[must_use]
+    pub fn firmware_requests(&self) -> u64 {
+        self.lock().firmware_requests
+    }
+
     /// `KVM_SET_CPUID2` for one leaf without sub-leaves: EAX, EBX, ECX, EDX.
     pub fn set_cpuid(&self, function: u32, registers: [u32; 4]) {
         self.lock().cpuid.insert(function, registers);

@@ -14,13 +14,30 @@ use exeunt_proto::ghcb::MsrRequest;
 pub(crate) const HV_FEATURES: u64 = 3;
 
 /// Exit codes that KVM forwards to its SVM handlers and that the model does not have.
-const SVM_HANDLERS: [u64; 12] = [0x27, 0x37, 0x6e, 0x6f, 0x72, 0x76, 0x7b, 0x7c, 0x87, 0x89, 0x8a, 0x8b];
-/// Exit codes of the GHCB protocol that KVM handles and the model does not: MMIO, NMI, AP hold and jump table.
-const NOT_MODELLED: [u64; 6] =
-    [0x8000_0001, 0x8000_0002, 0x8000_0003, 0x8000_0004, 0x8000_0005, exit_code::AP_CREATION];
+const SVM_HANDLERS: [u64; 12] = [
+    exit_code::READ_DR7,
+    exit_code::WRITE_DR7,
+    exit_code::RDTSC,
+    exit_code::RDPMC,
+    exit_code::CPUID,
+    exit_code::INVD,
+    exit_code::IOIO,
+    exit_code::MSR,
+    exit_code::RDTSCP,
+    exit_code::WBINVD,
+    exit_code::MONITOR,
+    exit_code::MWAIT,
+];
 /// Exit codes that only SNP guests may use.
 const SNP_ONLY: [u64; 4] =
     [exit_code::PSC, exit_code::GUEST_REQUEST, exit_code::EXT_GUEST_REQUEST, exit_code::AP_CREATION];
+
+/// The CPUID leaf whose answer depends on XCR0.
+const CPUID_XSAVE: u64 = 0xd;
+/// Bits of `SW_EXITINFO1` that say how many bytes a port access has.
+const IOIO_SIZE_MASK: u64 = 0x70;
+/// AP creation: the request that needs no VMSA features in RAX.
+const AP_DESTROY: u64 = 2;
 
 impl Vcpu {
     /// The guest wrote the GHCB MSR and executed `VMGEXIT`.
@@ -74,14 +91,8 @@ impl Vcpu {
     fn refusal(&self, is_snp: bool) -> Option<u64> {
         let code = self.ghcb.code;
         let needs_snp = SNP_ONLY.contains(&code) && !is_snp;
-        let all = |fields: &[page::Field]| fields.iter().all(|field| self.ghcb.is_valid(*field));
-        let basic = all(&[page::SW_EXIT_CODE, page::SW_EXIT_INFO_1, page::SW_EXIT_INFO_2]);
-        let needed = match code {
-            exit_code::VMMCALL => all(&[page::RAX, page::CPL]),
-            exit_code::PSC | 0x8000_0001 | 0x8000_0002 => all(&[page::SW_SCRATCH]),
-            exit_code::AP_CREATION => self.ghcb.info[0] & 0xffff_ffff == 2 || all(&[page::RAX]),
-            _ => true,
-        };
+        let basic = self.are_valid(&[page::SW_EXIT_CODE, page::SW_EXIT_INFO_1, page::SW_EXIT_INFO_2]);
+        let needed = self.are_valid(self.needed_fields());
         if self.kernel.dialect >= Dialect::Linux7_2 {
             return match (needs_snp, basic && needed) {
                 (true, _) => Some(malformed::INVALID_EVENT),
@@ -92,29 +103,63 @@ impl Vcpu {
         if !basic {
             return Some(malformed::MISSING_INPUT);
         }
-        if !self.is_known(code) {
+        if !Self::is_known(code) {
             return Some(malformed::INVALID_EVENT);
         }
         (needs_snp || !needed).then_some(malformed::MISSING_INPUT)
     }
 
-    fn is_known(&self, code: u64) -> bool {
+    fn are_valid(&self, fields: &[page::Field]) -> bool {
+        fields.iter().all(|field| self.ghcb.is_valid(*field))
+    }
+
+    /// The fields that this exit needs beside its code and information.
+    fn needed_fields(&self) -> &'static [page::Field] {
+        let [info_1, _] = self.ghcb.info;
+        let bit = |number: u32| info_1 >> number & 1 == 1;
+        match self.ghcb.code {
+            exit_code::WRITE_DR7 => &[page::RAX],
+            exit_code::RDPMC => &[page::RCX],
+            exit_code::CPUID if self.regs.rax == CPUID_XSAVE => &[page::RAX, page::RCX, page::XCR0],
+            exit_code::CPUID | exit_code::MWAIT => &[page::RAX, page::RCX],
+            // Bit 2: a string instruction. Bit 0: `IN`.
+            exit_code::IOIO if bit(2) => &[page::SW_SCRATCH],
+            exit_code::IOIO if !bit(0) => &[page::RAX],
+            exit_code::MSR if info_1 == 0 => &[page::RCX],
+            exit_code::MSR | exit_code::MONITOR => &[page::RAX, page::RCX, page::RDX],
+            exit_code::VMMCALL => &[page::RAX, page::CPL],
+            exit_code::PSC | exit_code::MMIO_READ | exit_code::MMIO_WRITE => &[page::SW_SCRATCH],
+            exit_code::AP_CREATION if info_1 & 0xffff_ffff != AP_DESTROY => &[page::RAX],
+            _ => &[],
+        }
+    }
+
+    fn is_known(code: u64) -> bool {
         SVM_HANDLERS.contains(&code)
-            || NOT_MODELLED.contains(&code)
             || SNP_ONLY.contains(&code)
             || matches!(
                 code,
-                exit_code::VMMCALL
-                    | exit_code::HV_FEATURES
-                    | exit_code::TERM_REQUEST
-                    | exit_code::UNSUPPORTED_EVENT
+                exit_code::VMMCALL | exit_code::MMIO_READ
+                    ..=exit_code::AP_JUMP_TABLE
+                        | exit_code::HV_FEATURES
+                        | exit_code::TERM_REQUEST
+                        | exit_code::UNSUPPORTED_EVENT
             )
     }
 
     fn dispatch(&mut self, ghcb: Gpa) -> Step {
         let vm = self.vm.clone();
+        let [info_1, _] = self.ghcb.info;
         match self.ghcb.code {
             exit_code::VMMCALL => self.hypercall(),
+            exit_code::MMIO_READ => self.begin_mmio(false),
+            exit_code::MMIO_WRITE => self.begin_mmio(true),
+            exit_code::NMI_COMPLETE => {
+                self.events.nmi_complete();
+                Step::Resume
+            }
+            exit_code::AP_HLT_LOOP => self.ap_reset_hold(),
+            exit_code::AP_JUMP_TABLE => self.ap_jump_table(),
             exit_code::PSC => self.begin_psc(),
             exit_code::GUEST_REQUEST => self.guest_request(false),
             exit_code::EXT_GUEST_REQUEST => self.guest_request(true),
@@ -124,7 +169,9 @@ impl Vcpu {
             }
             exit_code::TERM_REQUEST => self.terminate(ghcb.0),
             exit_code::UNSUPPORTED_EVENT => Step::Exit(Err(Errno::EINVAL)),
-            code if SVM_HANDLERS.contains(&code) || NOT_MODELLED.contains(&code) => {
+            // An access of no size is nothing to do.
+            exit_code::IOIO if info_1 & IOIO_SIZE_MASK == 0 => Step::Resume,
+            code if SVM_HANDLERS.contains(&code) || code == exit_code::AP_CREATION => {
                 // KVM would handle it and the model cannot, so the run ends with an error that KVM never gives.
                 self.did(|| format!("needs exit code {code:#x}, which the model does not have"));
                 Step::Exit(Err(Errno::EOPNOTSUPP))
@@ -134,6 +181,20 @@ impl Vcpu {
                 Step::Resume
             }
         }
+    }
+
+    /// Stores the jump table, or says where it is. Either is for all vCPUs.
+    fn ap_jump_table(&mut self) -> Step {
+        let mut state = self.vm.lock();
+        match self.ghcb.info {
+            [0, table] => state.ap_jump_table = table,
+            [1, _] => {
+                let table = state.ap_jump_table;
+                self.ghcb.answer_info_2(&mut state.memory, table);
+            }
+            _ => self.ghcb.refuse(&mut state.memory, malformed::INVALID_INPUT),
+        }
+        Step::Resume
     }
 
     /// `KVM_SYSTEM_EVENT_SEV_TERM`. There is no completion: a VMM may enter the guest again. The union is not

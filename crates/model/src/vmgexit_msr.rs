@@ -24,7 +24,11 @@ impl Vcpu {
         match request {
             MsrRequest::SevInfo => self.ghcb.msr = sev_info_response(ghcb_version),
             MsrRequest::Cpuid { function, register } => self.msr_cpuid(function, register),
-            MsrRequest::ApResetHold => return self.ap_reset_hold(),
+            MsrRequest::ApResetHold => {
+                // The result, 0 until a startup interrupt comes, which an APIC in userspace cannot send.
+                self.ghcb.msr = msr::AP_RESET_HOLD_RESPONSE;
+                return self.ap_reset_hold();
+            }
             MsrRequest::PreferredGpa if is_snp => {
                 self.ghcb.msr = !msr::INFO_MASK | msr::PREFERRED_GPA_RESPONSE;
             }
@@ -55,8 +59,7 @@ impl Vcpu {
     }
 
     /// Without a local APIC in the kernel the VMM has to hold the vCPU. The exit has no payload.
-    fn ap_reset_hold(&mut self) -> Step {
-        self.ghcb.msr = msr::AP_RESET_HOLD_REQUEST | 1;
+    pub(crate) fn ap_reset_hold(&mut self) -> Step {
         let hold = Other { reason: ExitReason::AP_RESET_HOLD, bytes: self.page.exit };
         Step::Exit(self.exit(&Exit::Other(hold)))
     }

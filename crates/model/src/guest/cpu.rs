@@ -44,7 +44,7 @@ impl Cpu {
     ///
     /// # Errors
     ///
-    /// The exception that the access raises.
+    /// The exception that the access raises; `#GP` for more than 1 MiB at once.
     pub async fn read(&self, gpa: Gpa, bytes: usize, access: Access) -> Result<Vec<u8>, GuestFault> {
         match self.act(Op::Read { gpa, bytes, access }).await {
             Outcome::Bytes(bytes) => Ok(bytes),

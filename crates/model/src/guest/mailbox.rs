@@ -77,10 +77,12 @@ pub(crate) fn lock(shared: &Shared) -> MutexGuard<'_, Mailbox> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+type Program = Pin<Box<dyn Future<Output = Result<(), GuestFault>> + Send>>;
+
 /// A program in the middle of its work, seen from the engine.
 pub(crate) struct Running {
     mailbox: Shared,
-    program: Option<Pin<Box<dyn Future<Output = Result<(), GuestFault>> + Send>>>,
+    program: Option<Program>,
 }
 
 impl Running {

@@ -68,8 +68,9 @@ impl Ghcb {
         info: [u64; 2],
         fields: &[(Field, u64)],
     ) -> Result<Answer, GuestFault> {
+        let [info_1, info_2] = info;
         let exit =
-            [(page::SW_EXIT_CODE, code), (page::SW_EXIT_INFO_1, info[0]), (page::SW_EXIT_INFO_2, info[1])];
+            [(page::SW_EXIT_CODE, code), (page::SW_EXIT_INFO_1, info_1), (page::SW_EXIT_INFO_2, info_2)];
         let mut save_area = vec![0; 0x400];
         let mut valid = 0u128;
         for (field, value) in exit.iter().chain(fields) {
@@ -77,7 +78,7 @@ impl Ghcb {
             save_area.splice(at..at.saturating_add(8), value.to_le_bytes());
             valid |= field.mask();
         }
-        let bitmap = page::VALID_BITMAP as usize;
+        let bitmap = usize::try_from(page::VALID_BITMAP).unwrap_or_default();
         save_area.splice(bitmap..bitmap.saturating_add(16), valid.to_le_bytes());
         cpu.write(self.gpa, &save_area, Access::Shared).await?;
         cpu.vmgexit(self.gpa.0).await?;

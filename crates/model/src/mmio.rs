@@ -1,0 +1,90 @@
+//! Memory-mapped I/O of a guest that KVM cannot look into: the data goes through the scratch area of its GHCB.
+
+use crate::complete::Completion;
+use crate::engine::Step;
+use crate::vcpu::Vcpu;
+use exeunt_abi::ghcb::page::malformed;
+use exeunt_abi::kvm::run;
+use exeunt_abi::{Errno, Gpa};
+use exeunt_proto::exit::{Exit, Mmio};
+
+/// Bytes that one exit carries.
+const PIECE_BYTES: u8 = 8;
+/// Bytes that a guest of protocol version 2 may ask for; version 1 has no bound but the scratch area.
+const V2_BYTES: u64 = 8;
+
+/// What is left of a request, the piece under way first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pieces {
+    is_write: bool,
+    gpa: Gpa,
+    /// Where the data is.
+    scratch: Gpa,
+    bytes: u64,
+}
+
+impl Pieces {
+    /// Bytes of the piece under way.
+    fn now(self) -> u8 {
+        u8::try_from(self.bytes).unwrap_or(PIECE_BYTES).min(PIECE_BYTES)
+    }
+}
+
+impl Vcpu {
+    /// Source: Linux v7.2 `arch/x86/kvm/svm/sev.c`, `sev_handle_vmgexit`.
+    pub(crate) fn begin_mmio(&mut self, is_write: bool) -> Step {
+        let vm = self.vm.clone();
+        let mut state = vm.lock();
+        let [gpa, bytes] = self.ghcb.info;
+        if bytes == 0 {
+            return Step::Resume;
+        }
+        let sub_code = if state.ghcb_version >= 2 && bytes > V2_BYTES {
+            malformed::INVALID_INPUT
+        } else if self.ghcb.scratch_bytes(bytes).is_some() {
+            drop(state);
+            return self.next_mmio(Pieces { is_write, gpa: Gpa(gpa), scratch: self.ghcb.scratch, bytes });
+        } else if state.ghcb_version < 2 && self.ghcb.wants_outer_scratch(bytes) {
+            drop(state);
+            self.did(|| "needs a scratch area outside of the GHCB, which the model does not have".into());
+            return Step::Exit(Err(Errno::EOPNOTSUPP));
+        } else {
+            malformed::INVALID_SCRATCH_AREA
+        };
+        self.ghcb.refuse(&mut state.memory, sub_code);
+        Step::Resume
+    }
+
+    /// Source: Linux v7.2 `arch/x86/kvm/x86.c`, `complete_sev_es_emulated_mmio`.
+    pub(crate) fn complete_mmio(&mut self, done: Pieces) -> Step {
+        let now = done.now();
+        if !done.is_write {
+            let wire: run::Mmio = self.page.payload();
+            let data = wire.data.get(..usize::from(now)).unwrap_or(&wire.data);
+            let written = self.vm.lock().memory.write_shared(done.scratch, data);
+            debug_assert!(written.is_ok(), "the scratch area lies in the mapped GHCB");
+        }
+        let left = Pieces {
+            is_write: done.is_write,
+            gpa: Gpa(done.gpa.0.wrapping_add(u64::from(now))),
+            scratch: Gpa(done.scratch.0.wrapping_add(u64::from(now))),
+            bytes: done.bytes.saturating_sub(u64::from(now)),
+        };
+        if left.bytes == 0 { Step::Resume } else { self.next_mmio(left) }
+    }
+
+    fn next_mmio(&mut self, pieces: Pieces) -> Step {
+        // What the page holds already: a read leaves it for userspace to overwrite.
+        let mut data = self.page.payload::<run::Mmio>().data;
+        let now = pieces.now();
+        if pieces.is_write {
+            // Bytes behind the piece stay stale, as in the kernel.
+            let to = data.get_mut(..usize::from(now)).unwrap_or_default();
+            let read = self.vm.lock().memory.read_shared(pieces.scratch, to);
+            debug_assert!(read.is_ok(), "the scratch area lies in the mapped GHCB");
+        }
+        self.completion = Some(Completion::Mmio(pieces));
+        let mmio = Mmio { gpa: pieces.gpa, data, len: now, is_write: pieces.is_write };
+        Step::Exit(self.exit(&Exit::Mmio(mmio)))
+    }
+}

@@ -1,0 +1,11 @@
+//! What the model guarantees about `KVM_RUN`, seen from both sides: by small guest programs, and at the port.
+
+mod certificates;
+mod conversion;
+mod determinism;
+mod entry;
+mod events;
+mod ghcb;
+mod hostile;
+mod memory;
+mod world;
