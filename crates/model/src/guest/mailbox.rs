@@ -2,8 +2,10 @@
 
 use super::{Access, Cpu, GuestFault, Note};
 use exeunt_abi::Gpa;
+use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -61,27 +63,66 @@ pub(crate) enum Outcome {
     Fault(GuestFault),
 }
 
-#[derive(Debug, Default)]
-pub(crate) struct Mailbox {
-    pub(crate) op: Option<Op>,
-    pub(crate) outcome: Option<Outcome>,
-    pub(crate) notes: Vec<Note>,
-    /// Whether anyone reads the notes.
-    pub(crate) listening: bool,
+thread_local! {
+    /// Where the engine and the program that it polls hand each other acts and outcomes. A poll begins and ends on
+    /// one thread and the slot is empty outside of it, so no vCPU sees another's, and a hand-over costs no lock.
+    static HAND: Cell<Hand> = const { Cell::new(Hand::Empty) };
 }
 
-/// A mailbox that a program and its engine share.
-pub(crate) type Shared = Arc<Mutex<Mailbox>>;
+#[derive(Default)]
+enum Hand {
+    #[default]
+    Empty,
+    Op(Op),
+    Outcome(Outcome),
+}
 
-pub(crate) fn lock(shared: &Shared) -> MutexGuard<'_, Mailbox> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
+/// Puts an act down for the engine.
+pub(super) fn put_op(op: Op) {
+    HAND.set(Hand::Op(op));
+}
+
+/// Takes the outcome that the engine put down, if it did.
+pub(super) fn take_outcome() -> Option<Outcome> {
+    match HAND.take() {
+        Hand::Outcome(outcome) => Some(outcome),
+        other => {
+            HAND.set(other);
+            None
+        }
+    }
+}
+
+/// What a guest says, for those who listen.
+#[derive(Debug, Default)]
+pub(crate) struct Notes {
+    listening: AtomicBool,
+    notes: Mutex<Vec<Note>>,
+}
+
+impl Notes {
+    /// Keeps a note if anyone listens; makes none otherwise.
+    pub(crate) fn add(&self, note: impl FnOnce() -> Note) {
+        if self.listening.load(Ordering::Relaxed) {
+            self.lock().push(note());
+        }
+    }
+
+    fn take(&self) -> Vec<Note> {
+        self.listening.store(true, Ordering::Relaxed);
+        std::mem::take(&mut *self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Note>> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 type Program = Pin<Box<dyn Future<Output = Result<(), GuestFault>> + Send>>;
 
 /// A program in the middle of its work, seen from the engine.
 pub(crate) struct Running {
-    mailbox: Shared,
+    notes: Arc<Notes>,
     program: Option<Program>,
 }
 
@@ -91,25 +132,21 @@ impl Running {
         P: FnOnce(Cpu) -> F,
         F: Future<Output = Result<(), GuestFault>> + Send + 'static,
     {
-        let mailbox = Shared::default();
-        let cpu = Cpu::new(id, Arc::clone(&mailbox), seed);
-        Self { mailbox, program: Some(Box::pin(program(cpu))) }
+        let notes = Arc::default();
+        let cpu = Cpu::new(id, Arc::clone(&notes), seed);
+        Self { notes, program: Some(Box::pin(program(cpu))) }
     }
 
     /// Runs the program up to its next act. A program that ended halts for ever; one that ended with an exception
     /// has no handler for it, which is a triple fault.
     pub(crate) fn next_op(&mut self, outcome: Option<Outcome>) -> Op {
         let Some(program) = self.program.as_mut() else { return Op::Hlt };
-        if outcome.is_some() {
-            lock(&self.mailbox).outcome = outcome;
-        }
-        match program.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Pending => {
-                let op = lock(&self.mailbox).op.take();
-                op.unwrap_or_else(|| self.end())
-            }
-            Poll::Ready(Ok(())) => self.end(),
-            Poll::Ready(Err(fault)) => {
+        HAND.set(outcome.map_or(Hand::Empty, Hand::Outcome));
+        let polled = program.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        match (polled, HAND.take()) {
+            (Poll::Pending, Hand::Op(op)) => op,
+            (Poll::Pending | Poll::Ready(Ok(())), _) => self.end(),
+            (Poll::Ready(Err(fault)), _) => {
                 self.end();
                 self.note(|| Note::Saw(format!("{fault}, and has no handler")));
                 Op::TripleFault
@@ -124,22 +161,16 @@ impl Running {
     }
 
     pub(crate) fn note(&self, note: impl FnOnce() -> Note) {
-        let mut mailbox = lock(&self.mailbox);
-        if mailbox.listening {
-            let note = note();
-            mailbox.notes.push(note);
-        }
+        self.notes.add(note);
     }
 
     pub(crate) fn take_notes(&self) -> Vec<Note> {
-        let mut mailbox = lock(&self.mailbox);
-        mailbox.listening = true;
-        std::mem::take(&mut mailbox.notes)
+        self.notes.take()
     }
 }
 
 impl std::fmt::Debug for Running {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Running").field("mailbox", &self.mailbox).finish_non_exhaustive()
+        f.debug_struct("Running").field("notes", &self.notes).finish_non_exhaustive()
     }
 }
