@@ -37,7 +37,7 @@ impl Vcpu {
             if self.events.serve_requests() {
                 return self.exit(&Exit::Shutdown);
             }
-            if !self.vm.lock().launched {
+            if !self.launched {
                 // No valid VMSA: KVM refuses in software and reports it as the hardware would.
                 return self.exit(&Exit::FailEntry(FailEntry { reason: u64::MAX, cpu: 0 }));
             }
@@ -112,7 +112,7 @@ impl Vcpu {
     }
 
     pub(crate) fn is_plain_x86(&self) -> bool {
-        self.kernel.arch == Arch::X86 && !self.vm.lock().vm_type.has_protected_state()
+        self.kernel.arch == Arch::X86 && !self.vm_type.has_protected_state()
     }
 
     fn port_io(&mut self, io: Io, value: u32) -> Step {

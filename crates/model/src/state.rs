@@ -34,8 +34,6 @@ pub(crate) struct VmState {
     /// The jump table of the application processors, as the guest stored it.
     pub(crate) ap_jump_table: u64,
     pub(crate) vcpus: u64,
-    /// `vm_dead`: every vCPU ioctl fails with `EIO`.
-    pub(crate) dead: bool,
 }
 
 impl VmState {
@@ -54,7 +52,6 @@ impl VmState {
             cpuid: BTreeMap::new(),
             ap_jump_table: 0,
             vcpus: 0,
-            dead: false,
         }
     }
 

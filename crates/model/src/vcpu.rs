@@ -10,6 +10,7 @@ use crate::vm::Vm;
 use exeunt_abi::kvm::caps::Cap;
 use exeunt_abi::kvm::events::{self, VcpuEvents};
 use exeunt_abi::kvm::run::{ExitReason, PORT_DATA_BYTES, RunPage};
+use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::{Errno, Kernel};
 use exeunt_proto::exit::Entered;
 use exeunt_proto::host;
@@ -44,6 +45,9 @@ pub(crate) enum OnEntry {
 pub struct Vcpu {
     pub(crate) vm: Vm,
     pub(crate) kernel: Kernel,
+    pub(crate) vm_type: VmType,
+    /// The VM has been launched. It stays so, and is asked for only until then.
+    pub(crate) launched: bool,
     id: u64,
     pub(crate) page: RunPage,
     pub(crate) port_data: Box<[u8; PORT_DATA_BYTES]>,
@@ -92,10 +96,15 @@ impl Vcpu {
         P: FnOnce(Cpu) -> F,
         F: Future<Output = Result<(), GuestFault>> + Send + 'static,
     {
-        let kernel = vm.lock().kernel;
+        let (kernel, vm_type) = {
+            let state = vm.lock();
+            (state.kernel, state.vm_type)
+        };
         Self {
             vm,
             kernel,
+            vm_type,
+            launched: false,
             id,
             page: RunPage::zeroed(),
             port_data: Box::new([0; PORT_DATA_BYTES]),
@@ -148,9 +157,6 @@ impl Vcpu {
     ///
     /// Source: Linux v7.2 `arch/x86/kvm/x86.c`, `kvm_arch_vcpu_ioctl_run`.
     pub(crate) fn kvm_run(&mut self) -> Entered {
-        if self.vm.lock().dead {
-            return Err(Errno::EIO);
-        }
         let wants_to_run = !self.immediate_exit.load(Ordering::Relaxed);
         self.page.flags = 0;
         if let Some(completion) = self.completion.take() {
@@ -162,8 +168,12 @@ impl Vcpu {
         if !wants_to_run {
             return Err(Errno::EINTR);
         }
-        if !self.vm.lock().initialised {
-            return Err(Errno::EINVAL);
+        if !self.launched {
+            let state = self.vm.lock();
+            if !state.initialised {
+                return Err(Errno::EINVAL);
+            }
+            self.launched = state.launched;
         }
         self.page.exit_reason = ExitReason::UNKNOWN.0;
         self.slice = TIME_SLICE;

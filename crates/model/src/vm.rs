@@ -15,6 +15,9 @@ use exeunt_abi::{Errno, Gfn, Gpa, Kernel, PAGE_SIZE};
 use exeunt_proto::conversion::{PageRange, PageState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// `KVM_MAX_VCPUS` of a kernel built without `MAXSMP`.
+const MAX_VCPUS: u64 = 1024;
+
 /// A VM of the model. Clones are handles of the same VM.
 #[derive(Clone, Debug)]
 pub struct Vm {
@@ -226,7 +229,7 @@ impl Vm {
     ///
     /// # Errors
     ///
-    /// `EIO` if the VM is dead.
+    /// `EINVAL` above 1024 vCPUs.
     pub fn create_vcpu<P, F>(&self, seed: u64, program: P) -> Result<Vcpu, Errno>
     where
         P: FnOnce(Cpu) -> F,
@@ -234,8 +237,8 @@ impl Vm {
     {
         let id = {
             let mut state = self.lock();
-            if state.dead {
-                return Err(Errno::EIO);
+            if state.vcpus >= MAX_VCPUS {
+                return Err(Errno::EINVAL);
             }
             let id = state.vcpus;
             state.vcpus = id.saturating_add(1);

@@ -42,7 +42,7 @@ const AP_DESTROY: u64 = 2;
 impl Vcpu {
     /// The guest wrote the GHCB MSR and executed `VMGEXIT`.
     pub(crate) fn vmgexit(&mut self, ghcb_msr: u64) -> Step {
-        if !self.vm.lock().vm_type.has_protected_state() {
+        if !self.vm_type.has_protected_state() {
             return Step::Guest(Outcome::Fault(GuestFault::GeneralProtection));
         }
         self.on_entry = Some(OnEntry::GhcbMsr);

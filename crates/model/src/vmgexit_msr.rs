@@ -7,6 +7,7 @@ use crate::vcpu::Vcpu;
 use crate::vmgexit::HV_FEATURES;
 use exeunt_abi::ghcb::{msr, psc};
 use exeunt_abi::kvm::run::{ExitReason, map_gpa_range};
+use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_proto::exit::{Exit, Other, map_gpa_range_by_psc};
 use exeunt_proto::ghcb::MsrRequest;
 
@@ -17,12 +18,9 @@ impl Vcpu {
     /// Source: Linux v7.2 `arch/x86/kvm/svm/sev.c`, `sev_handle_vmgexit_msr_protocol`.
     pub(crate) fn vmgexit_msr(&mut self, request: MsrRequest) -> Step {
         self.did(|| format!("VMGEXIT with the GHCB MSR {:#x}", self.ghcb.msr));
-        let (is_snp, ghcb_version) = {
-            let state = self.vm.lock();
-            (state.is_snp(), state.ghcb_version)
-        };
+        let is_snp = self.vm_type == VmType::Snp;
         match request {
-            MsrRequest::SevInfo => self.ghcb.msr = sev_info_response(ghcb_version),
+            MsrRequest::SevInfo => self.ghcb.msr = sev_info_response(self.vm.lock().ghcb_version),
             MsrRequest::Cpuid { function, register } => self.msr_cpuid(function, register),
             MsrRequest::ApResetHold => {
                 // The result, 0 until a startup interrupt comes, which an APIC in userspace cannot send.
