@@ -46,15 +46,16 @@ fn service(
     policy: &Policy,
     observer: &mut impl Observer,
 ) -> Result<Exit, Stop> {
-    let exit = exit::decode(entered, vcpu.page(), vcpu.kernel()); // bytes -> meaning (pure)
-    observer.exit(entered, vcpu.page(), &exit);
-    let exit = exit?;
-    let plan = policy.plan(&exit)?; // meaning -> intent (pure)
+    let decoded = exit::decode(entered, vcpu.page(), vcpu.kernel()); // bytes -> meaning (pure)
+    observer.exit(entered, vcpu.page(), &decoded);
+    // Borrowed, because an exit is up to 260 bytes large and moving it costs more than planning it.
+    let exit = decoded.as_ref().map_err(|error| *error)?;
+    let plan = policy.plan(exit)?; // meaning -> intent (pure)
     observer.plan(&plan);
     let reply = plan.carry_out_observed(host, vcpu.port_data(), observer); // the only side effects
     reply::encode(reply, vcpu.page_mut()); // answer -> bytes (pure)
     observer.reply(reply, vcpu.page());
-    Ok(exit)
+    Ok(decoded?)
 }
 
 /// Services exits until one ends the run.

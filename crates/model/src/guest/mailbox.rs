@@ -79,7 +79,7 @@ enum Hand {
 
 /// Puts an act down for the engine.
 pub(super) fn put_op(op: Op) {
-    HAND.set(Hand::Op(op));
+    HAND.replace(Hand::Op(op));
 }
 
 /// Takes the outcome that the engine put down, if it did.
@@ -87,7 +87,7 @@ pub(super) fn take_outcome() -> Option<Outcome> {
     match HAND.take() {
         Hand::Outcome(outcome) => Some(outcome),
         other => {
-            HAND.set(other);
+            HAND.replace(other);
             None
         }
     }
@@ -141,7 +141,7 @@ impl Running {
     /// has no handler for it, which is a triple fault.
     pub(crate) fn next_op(&mut self, outcome: Option<Outcome>) -> Op {
         let Some(program) = self.program.as_mut() else { return Op::Hlt };
-        HAND.set(outcome.map_or(Hand::Empty, Hand::Outcome));
+        HAND.replace(outcome.map_or(Hand::Empty, Hand::Outcome));
         let polled = program.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         match (polled, HAND.take()) {
             (Poll::Pending, Hand::Op(op)) => op,

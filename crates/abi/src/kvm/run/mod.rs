@@ -82,6 +82,7 @@ impl RunPage {
 
     /// Reads a member of the union. Which member holds, the reader must know.
     #[must_use]
+    #[inline]
     pub fn payload<T: Payload>(&self) -> T {
         const { assert!(size_of::<T>() <= UNION_BYTES) };
         // The size is checked above, so the copy always succeeds; zeroes are the value of the branch never taken.
@@ -89,15 +90,19 @@ impl RunPage {
     }
 
     /// Writes a member of the union. Bytes behind it stay as they were.
+    #[inline]
     pub fn set_payload<T: Payload>(&mut self, value: &T) {
         const { assert!(size_of::<T>() <= UNION_BYTES) };
         self.set_bytes(0, value.as_bytes());
     }
 
     /// Writes bytes at an offset in the union; what would lie outside of it is dropped.
+    #[inline]
     pub fn set_bytes(&mut self, offset: usize, bytes: &[u8]) {
-        for (to, from) in self.exit.iter_mut().skip(offset).zip(bytes) {
-            *to = *from;
+        let to = self.exit.get_mut(offset..).unwrap_or_default();
+        let length = to.len().min(bytes.len());
+        if let (Some(to), Some(from)) = (to.get_mut(..length), bytes.get(..length)) {
+            to.copy_from_slice(from);
         }
     }
 
