@@ -173,13 +173,13 @@ fn hold(test: &str, script: impl Strategy<Value = Vec<Call>>) {
     let kvm = match exeunt_linux::probe() {
         Ok(kvm) => kvm,
         Err(reason) => {
-            println!("skipped: {test}: {reason}");
+            exeunt_linux::print_skip(test, reason);
             return;
         }
     };
     let dialect = kvm.dialect();
     if !dialect.has_triple_fault_event() {
-        println!("skipped: {test}: this host lacks {}", Cap::X86_TRIPLE_FAULT_EVENT);
+        exeunt_linux::print_skip(test, format_args!("this host lacks {}", Cap::X86_TRIPLE_FAULT_EVENT));
         return;
     }
     let config = Config { cases: SCRIPTS, failure_persistence: None, ..Config::default() };

@@ -22,7 +22,7 @@ fn on_kvm(test: &str, arguments: &[&str]) -> Option<Output> {
     let output = exeunt(arguments).output().unwrap();
     let said = text(&output.stderr);
     if said.contains("/dev/kvm") {
-        println!("skipped: {test}: {}", said.trim());
+        exeunt_linux::print_skip(test, said.trim());
         return None;
     }
     Some(output)
@@ -54,7 +54,7 @@ fn everything_that_the_host_can_produce_runs_and_the_rest_is_skipped_with_a_reas
 fn a_vm_type_that_the_host_lacks_is_refused_with_the_capability() {
     let Some(output) = on_kvm("snp", &["page-state-change"]) else { return };
     if output.status.success() {
-        println!("skipped: snp: this host makes SNP VMs");
+        exeunt_linux::print_skip("snp", "this host makes SNP VMs");
         return;
     }
     let said = text(&output.stderr);
@@ -68,12 +68,12 @@ fn without_permission_there_is_one_line_with_the_next_step() {
     let output = match command.uid(NOBODY).gid(NOBODY).output() {
         Ok(output) => output,
         Err(error) => {
-            println!("skipped: permission: cannot become another user: {error}");
+            exeunt_linux::print_skip("permission", format_args!("cannot become another user: {error}"));
             return;
         }
     };
     if output.status.success() {
-        println!("skipped: permission: everybody may open /dev/kvm here");
+        exeunt_linux::print_skip("permission", "everybody may open /dev/kvm here");
         return;
     }
     let said = text(&output.stderr);

@@ -29,7 +29,7 @@ pub use effects::Effects;
 pub use error::{KvmError, MemoryFlaw};
 pub use guest::{FlatGuest, Mode};
 pub use kicker::Kicker;
-pub use kvm::{Kvm, probe};
+pub use kvm::{Kvm, print_skip, probe};
 pub use vcpu::Vcpu;
 pub use vm::Vm;
 

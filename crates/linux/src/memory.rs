@@ -143,11 +143,11 @@ mod tests {
         let test = "private pages";
         let kvm = match crate::probe() {
             Ok(kvm) => kvm,
-            Err(reason) => return println!("skipped: {test}: {reason}"),
+            Err(reason) => return crate::print_skip(test, reason),
         };
         for cap in [Cap::USER_MEMORY2, Cap::GUEST_MEMFD] {
             if kvm.check_extension(cap) == 0 {
-                return println!("skipped: {test}: this host lacks {cap}");
+                return crate::print_skip(test, format_args!("this host lacks {cap}"));
             }
         }
         let device = kvm_ioctls::Kvm::new().unwrap();
@@ -156,7 +156,7 @@ mod tests {
         let slot = match Slot::private(&vm, memory.next_number(), Gpa(0x4000), 0x2000) {
             Ok(slot) => slot,
             // Before a default VM could have one.
-            Err(error) => return println!("skipped: {test}: {error}"),
+            Err(error) => return crate::print_skip(test, error),
         };
         memory.add(slot);
         memory.write(Gpa(0x4000), &[7]).unwrap();

@@ -12,7 +12,6 @@ use std::collections::BTreeMap;
 pub(crate) const C_BIT: u64 = 51;
 
 /// The state of a VM.
-#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own in the kernel, too")]
 #[derive(Debug)]
 pub(crate) struct VmState {
     pub(crate) kernel: Kernel,

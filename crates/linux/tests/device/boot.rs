@@ -14,7 +14,7 @@ pub(crate) fn device(test: &str) -> Option<Kvm> {
     match probe() {
         Ok(kvm) => Some(kvm),
         Err(reason) => {
-            println!("skipped: {test}: {reason}");
+            exeunt_linux::print_skip(test, reason);
             None
         }
     }

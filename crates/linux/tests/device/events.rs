@@ -14,7 +14,7 @@ use crate::boot::{boot, device, load, next, start};
 fn boot_with_events(test: &str) -> Option<(Vm, Vcpu)> {
     let kvm = device(test)?;
     if kvm.check_extension(Cap::X86_TRIPLE_FAULT_EVENT) == 0 {
-        println!("skipped: {test}: this host lacks {}", Cap::X86_TRIPLE_FAULT_EVENT);
+        exeunt_linux::print_skip(test, format_args!("this host lacks {}", Cap::X86_TRIPLE_FAULT_EVENT));
         return None;
     }
     let guest = guests::by_name("hlt").unwrap();

@@ -67,7 +67,10 @@ fn an_unknown_capability_is_refused_by_its_number() {
 fn a_capability_that_takes_no_argument_of_this_kind_is_refused_by_the_ioctl() {
     let Some(mut vm) = vm_with_memory("enable_cap argument") else { return };
     if vm.check_extension(Cap::EXIT_HYPERCALL) == 0 {
-        println!("skipped: enable_cap argument: this host lacks {}", Cap::EXIT_HYPERCALL);
+        exeunt_linux::print_skip(
+            "enable_cap argument",
+            format_args!("this host lacks {}", Cap::EXIT_HYPERCALL),
+        );
         return;
     }
     let refused = vm.enable_cap(Cap::EXIT_HYPERCALL, 1 << 63).unwrap_err();
