@@ -43,9 +43,14 @@ impl Gmem {
 
     /// `fallocate(PUNCH_HOLE)` over whole pages: they and their reverse map entries are gone.
     pub(crate) fn punch_hole(&mut self, first: u64, pages: u64) {
-        let end = first.saturating_add(pages);
-        let mut tail = self.pages.split_off(&first);
-        self.pages.append(&mut tail.split_off(&end));
+        remove_range(&mut self.pages, first..first.saturating_add(pages));
+    }
+}
+
+/// Removes what lies in a range of keys. The work is bounded by what is there, not by the range.
+pub(crate) fn remove_range<T>(map: &mut BTreeMap<u64, T>, keys: std::ops::Range<u64>) {
+    while let Some((&key, _)) = map.range(keys.clone()).next() {
+        map.remove(&key);
     }
 }
 

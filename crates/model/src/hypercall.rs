@@ -37,7 +37,7 @@ impl Vcpu {
         let [gpa, pages, attributes] = [self.regs.rbx, self.regs.rcx, self.regs.rdx];
         self.regs.rax = if self.regs.cpl != 0 {
             negative(Errno::EPERM)
-        } else if nr != MAP_GPA_RANGE || !self.vm.lock().map_gpa_range_exits() {
+        } else if nr != MAP_GPA_RANGE || !self.vm.map_gpa_range_exits() {
             NO_SUCH_HYPERCALL
         } else if gpa & (PAGE_SIZE - 1) != 0 || pages == 0 || (gpa >> 12).checked_add(pages).is_none() {
             negative(Errno::EINVAL)

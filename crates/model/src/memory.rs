@@ -1,7 +1,7 @@
 //! Guest memory: slots, attributes, both backings, and who may touch what.
 
 use crate::attributes::Attributes;
-use crate::gmem::{Gmem, GmemPage};
+use crate::gmem::{Gmem, GmemPage, remove_range};
 use crate::memslot::{GuestMemfd, Slot};
 use crate::state::PAGE;
 use exeunt_abi::{Errno, Gfn, Gpa, PAGE_SIZE};
@@ -134,8 +134,7 @@ impl Memory {
 
     /// Gives back the shared memory of a run of pages: it reads as zero again.
     pub(crate) fn discard_shared(&mut self, range: PageRange) {
-        let mut tail = self.shared.split_off(&range.gfn().0);
-        self.shared.append(&mut tail.split_off(&range.end().0));
+        remove_range(&mut self.shared, range.gfn().0..range.end().0);
     }
 
     /// Punches the holes that back a run of pages, slot by slot.

@@ -47,7 +47,7 @@ impl Vcpu {
             self.ghcb.refuse(&mut state.memory, malformed::INVALID_SCRATCH_AREA);
             return Step::Resume;
         };
-        if !state.map_gpa_range_exits() {
+        if !vm.map_gpa_range_exits() {
             return self.end_psc(&mut state.memory, result::GENERIC);
         }
         if self.kernel.dialect >= Dialect::Linux7_2 {
@@ -174,7 +174,7 @@ impl Vcpu {
         }
         self.mark_batch_done(&mut state.memory);
         // Old kernels begin anew after each batch, and so look at the capability again.
-        if self.kernel.dialect < Dialect::Linux7_2 && !state.map_gpa_range_exits() {
+        if self.kernel.dialect < Dialect::Linux7_2 && !vm.map_gpa_range_exits() {
             return self.end_psc(&mut state.memory, result::GENERIC);
         }
         drop(state);

@@ -3,7 +3,6 @@
 use crate::firmware::Firmware;
 use crate::memory::Memory;
 use exeunt_abi::kvm::caps::Cap;
-use exeunt_abi::kvm::run::MAP_GPA_RANGE;
 use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::{Kernel, PAGE_SIZE};
 use std::collections::BTreeMap;
@@ -61,11 +60,6 @@ impl VmState {
 
     pub(crate) fn set_cap(&mut self, cap: Cap, argument: u64) {
         self.caps.insert(cap, argument);
-    }
-
-    /// `user_exit_on_hypercall(KVM_HC_MAP_GPA_RANGE)`.
-    pub(crate) fn map_gpa_range_exits(&self) -> bool {
-        self.cap(Cap::EXIT_HYPERCALL) & (1 << MAP_GPA_RANGE) != 0
     }
 
     pub(crate) fn is_snp(&self) -> bool {

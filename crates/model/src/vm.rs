@@ -13,6 +13,7 @@ use exeunt_abi::kvm::run::MAP_GPA_RANGE;
 use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::{Errno, Gfn, Gpa, Kernel, PAGE_SIZE};
 use exeunt_proto::conversion::{PageRange, PageState};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// `KVM_MAX_VCPUS` of a kernel built without `MAXSMP`.
@@ -22,11 +23,19 @@ const MAX_VCPUS: u64 = 1024;
 #[derive(Clone, Debug)]
 pub struct Vm {
     state: Arc<Mutex<VmState>>,
+    /// The mask of hypercalls that exit. KVM reads it without a lock, and so may change it under a running vCPU.
+    exit_hypercalls: Arc<AtomicU64>,
 }
 
 impl Vm {
     pub(crate) fn new(kernel: Kernel, vm_type: VmType) -> Self {
-        Self { state: Arc::new(Mutex::new(VmState::new(kernel, vm_type))) }
+        let state = Arc::new(Mutex::new(VmState::new(kernel, vm_type)));
+        Self { state, exit_hypercalls: Arc::default() }
+    }
+
+    /// `user_exit_on_hypercall(KVM_HC_MAP_GPA_RANGE)`.
+    pub(crate) fn map_gpa_range_exits(&self) -> bool {
+        self.exit_hypercalls.load(Ordering::Relaxed) & (1 << MAP_GPA_RANGE) != 0
     }
 
     /// The state. A poisoned lock is taken all the same: every change of the state is complete when a lock ends.
@@ -58,7 +67,10 @@ impl Vm {
             return Err(Errno::EINVAL);
         }
         match cap {
-            Cap::EXIT_HYPERCALL if argument & !(1 << MAP_GPA_RANGE) == 0 => {}
+            Cap::EXIT_HYPERCALL if argument & !(1 << MAP_GPA_RANGE) == 0 => {
+                self.exit_hypercalls.store(argument, Ordering::Relaxed);
+                return Ok(());
+            }
             Cap::EXCEPTION_PAYLOAD | Cap::X86_TRIPLE_FAULT_EVENT | Cap::ARM_SYSTEM_SUSPEND => {}
             _ => return Err(Errno::EINVAL),
         }

@@ -72,7 +72,7 @@ impl Vcpu {
                 return Step::Resume;
             }
         };
-        if !self.vm.lock().map_gpa_range_exits() {
+        if !self.vm.map_gpa_range_exits() {
             self.ghcb.msr = msr::PSC_RESPONSE_ERROR;
             return Step::Resume;
         }

@@ -14,28 +14,29 @@ const MAX_REPEATS: u32 = 16;
 /// Exits that may follow from answers alone. The longest request, a page-state change, has 253 entries.
 const MAX_DRAINED: u32 = 1024;
 
-/// Services one exit, and returns it.
+/// Services one exit.
 ///
 /// # Errors
 ///
 /// The exit ends the run. Its answer, if it wants one, has not been written.
-pub fn step(vcpu: &mut impl Vcpu, host: &mut impl Host, policy: &Policy) -> Result<Exit, Stop> {
-    step_observed(vcpu, host, policy, &mut ())
+pub fn step(vcpu: &mut impl Vcpu, host: &mut impl Host, policy: &Policy) -> Result<(), Stop> {
+    step_observed(vcpu, host, policy, &mut Watch::default(), &mut ())
 }
 
-/// As [`step`], with someone who watches.
+/// As [`step`], with a watch that lasts from step to step, and someone who is told of each station.
 ///
 /// # Errors
 ///
-/// As for [`step`].
+/// As for [`step`], and [`Stop::NoProgress`] from the watch.
 pub fn step_observed(
     vcpu: &mut impl Vcpu,
     host: &mut impl Host,
     policy: &Policy,
+    watch: &mut Watch,
     observer: &mut impl Observer,
-) -> Result<Exit, Stop> {
+) -> Result<(), Stop> {
     let entered = vcpu.enter(); // the kernel half writes the run page
-    service(entered, vcpu, host, policy, observer)
+    service(entered, vcpu, host, policy, watch, observer)
 }
 
 /// The way of one exit after the entry.
@@ -44,27 +45,28 @@ fn service(
     vcpu: &mut impl Vcpu,
     host: &mut impl Host,
     policy: &Policy,
+    watch: &mut Watch,
     observer: &mut impl Observer,
-) -> Result<Exit, Stop> {
+) -> Result<(), Stop> {
     let decoded = exit::decode(entered, vcpu.page(), vcpu.kernel()); // bytes -> meaning (pure)
     observer.exit(entered, vcpu.page(), &decoded);
     // Borrowed, because an exit is up to 260 bytes large and moving it costs more than planning it.
     let exit = decoded.as_ref().map_err(|error| *error)?;
+    watch.note(exit)?;
     let plan = policy.plan(exit)?; // meaning -> intent (pure)
     observer.plan(&plan);
     let reply = plan.carry_out_observed(host, vcpu.port_data(), observer); // the only side effects
     reply::encode(reply, vcpu.page_mut()); // answer -> bytes (pure)
     observer.reply(reply, vcpu.page());
-    Ok(decoded?)
+    Ok(())
 }
 
 /// Services exits until one ends the run.
 pub fn run(vcpu: &mut impl Vcpu, host: &mut impl Host, policy: &Policy) -> Stop {
     let mut watch = Watch::default();
     loop {
-        match step(vcpu, host, policy).and_then(|exit| watch.note(&exit)) {
-            Ok(()) => {}
-            Err(stop) => return stop,
+        if let Err(stop) = step_observed(vcpu, host, policy, &mut watch, &mut ()) {
+            return stop;
         }
     }
 }
@@ -78,12 +80,13 @@ pub fn run(vcpu: &mut impl Vcpu, host: &mut impl Host, policy: &Policy) -> Stop 
 ///
 /// An exit ends the run, or exits follow each other without an end.
 pub fn drain(vcpu: &mut impl Vcpu, host: &mut impl Host, policy: &Policy) -> Result<(), Stop> {
+    let mut watch = Watch::default();
     for _ in 0..MAX_DRAINED {
         let entered = vcpu.enter_immediately();
         if entered == Err(Errno::EINTR) {
             return Ok(());
         }
-        service(entered, vcpu, host, policy, &mut ())?;
+        service(entered, vcpu, host, policy, &mut watch, &mut ())?;
     }
     Err(Stop::Undrained { exits: MAX_DRAINED })
 }
@@ -95,7 +98,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Takes note of an exit that was serviced. `EINTR` in between does not count as progress.
+    /// Takes note of an exit before it is serviced. `EINTR` in between does not count as progress.
     ///
     /// # Errors
     ///

@@ -102,8 +102,7 @@ pub(super) fn drive<V: ScenarioVcpu>(
     let end = loop {
         let next = usize::try_from(rng.below(running.len() as u64)).unwrap_or(0);
         let Some((vcpu, watch)) = running.get_mut(next) else { break End::from(&Stop::Halted) };
-        let stepped = step_observed(vcpu, &mut host, policy, &mut recorder);
-        match stepped.and_then(|exit| watch.note(&exit)) {
+        match step_observed(vcpu, &mut host, policy, watch, &mut recorder) {
             Ok(()) if recorder.exits.len() < MAX_EXITS => {}
             Ok(()) => {
                 break End { keyword: "no-progress", text: format!("cut off after {MAX_EXITS} exits") };

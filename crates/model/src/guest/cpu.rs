@@ -33,12 +33,12 @@ impl Cpu {
     /// # Errors
     ///
     /// The exception that the access raises; `#GP` for more than 1 MiB at once.
-    pub async fn read(&self, gpa: Gpa, bytes: usize, access: Access) -> Result<Vec<u8>, GuestFault> {
-        match act(Op::Read { gpa, bytes, access }).await {
+    pub fn read(&self, gpa: Gpa, bytes: usize, access: Access) -> Act<Vec<u8>> {
+        Act::new(Op::Read { gpa, bytes, access }, |outcome| match outcome {
             Outcome::Bytes(bytes) => Ok(bytes),
             Outcome::Fault(fault) => Err(fault),
             Outcome::Done | Outcome::Value(_) => Ok(Vec::new()),
-        }
+        })
     }
 
     /// Reads a little-endian word of memory.
@@ -56,8 +56,8 @@ impl Cpu {
     /// # Errors
     ///
     /// The exception that the access raises.
-    pub async fn write(&self, gpa: Gpa, bytes: &[u8], access: Access) -> Result<(), GuestFault> {
-        act_for_value(Op::Write { gpa, bytes: bytes.to_vec(), access }).await.map(|_| ())
+    pub fn write(&self, gpa: Gpa, bytes: &[u8], access: Access) -> Act<()> {
+        Act::new(Op::Write { gpa, bytes: bytes.to_vec(), access }, nothing)
     }
 
     /// `PVALIDATE` of one 4 KiB page. Returns the carry flag: whether the page was in that state already.
@@ -65,8 +65,8 @@ impl Cpu {
     /// # Errors
     ///
     /// `#UD` outside of SNP guests.
-    pub async fn pvalidate(&self, gpa: Gpa, validate: bool) -> Result<bool, GuestFault> {
-        act_for_value(Op::Pvalidate { gpa, validate }).await.map(|carry| carry != 0)
+    pub fn pvalidate(&self, gpa: Gpa, validate: bool) -> Act<bool> {
+        Act::new(Op::Pvalidate { gpa, validate }, flag)
     }
 
     /// Writes the GHCB MSR, executes `VMGEXIT`, and returns the GHCB MSR when the guest runs again.
@@ -74,8 +74,8 @@ impl Cpu {
     /// # Errors
     ///
     /// `#GP` outside of SEV-ES and SNP guests.
-    pub async fn vmgexit(&self, ghcb_msr: u64) -> Result<u64, GuestFault> {
-        act_for_value(Op::Vmgexit { ghcb_msr }).await
+    pub fn vmgexit(&self, ghcb_msr: u64) -> Act<u64> {
+        Act::new(Op::Vmgexit { ghcb_msr }, value)
     }
 
     /// A hypercall. Returns RAX.
@@ -83,8 +83,8 @@ impl Cpu {
     /// # Errors
     ///
     /// `#VC` in SEV-ES and SNP guests, which make hypercalls through their GHCB; `#UD` on arm64.
-    pub async fn vmmcall(&self, nr: u64, args: [u64; 4]) -> Result<u64, GuestFault> {
-        act_for_value(Op::Vmmcall { nr, args }).await
+    pub fn vmmcall(&self, nr: u64, args: [u64; 4]) -> Act<u64> {
+        Act::new(Op::Vmmcall { nr, args }, value)
     }
 
     /// `OUT` of 1, 2 or 4 bytes.
@@ -92,8 +92,8 @@ impl Cpu {
     /// # Errors
     ///
     /// `#VC` in SEV-ES and SNP guests.
-    pub async fn port_out(&self, port: u16, size: u8, value: u32) -> Result<(), GuestFault> {
-        act_for_value(Op::PortOut { port, size, value }).await.map(|_| ())
+    pub fn port_out(&self, port: u16, size: u8, value: u32) -> Act<()> {
+        Act::new(Op::PortOut { port, size, value }, nothing)
     }
 
     /// `IN` of 1, 2 or 4 bytes.
@@ -101,18 +101,19 @@ impl Cpu {
     /// # Errors
     ///
     /// `#VC` in SEV-ES and SNP guests.
-    pub async fn port_in(&self, port: u16, size: u8) -> Result<u64, GuestFault> {
-        act_for_value(Op::PortIn { port, size }).await
+    pub fn port_in(&self, port: u16, size: u8) -> Act<u64> {
+        Act::new(Op::PortIn { port, size }, value)
     }
 
     /// `HLT`.
     pub async fn hlt(&self) {
-        act(Op::Hlt).await;
+        // Neither of the two has a result.
+        let _ = Act::new(Op::Hlt, nothing).await;
     }
 
     /// An exception while a double fault is delivered.
     pub async fn triple_fault(&self) {
-        act(Op::TripleFault).await;
+        let _ = Act::new(Op::TripleFault, nothing).await;
     }
 
     /// Asks a Hyper-V compatible host for a reset: writes 1 to `HV_X64_MSR_RESET`.
@@ -120,8 +121,8 @@ impl Cpu {
     /// # Errors
     ///
     /// `#GP` outside of ordinary x86 guests.
-    pub async fn hyperv_reset(&self) -> Result<(), GuestFault> {
-        act_for_value(Op::HypervReset).await.map(|_| ())
+    pub fn hyperv_reset(&self) -> Act<()> {
+        Act::new(Op::HypervReset, nothing)
     }
 
     /// An arm64 PSCI call by `HVC`. Returns x0.
@@ -129,8 +130,8 @@ impl Cpu {
     /// # Errors
     ///
     /// `#UD` on x86.
-    pub async fn psci(&self, function: u32, args: [u64; 3]) -> Result<u64, GuestFault> {
-        act_for_value(Op::Psci { function, args }).await
+    pub fn psci(&self, function: u32, args: [u64; 3]) -> Act<u64> {
+        Act::new(Op::Psci { function, args }, value)
     }
 
     /// Says what the guest saw. It is no act: nothing of it reaches the host.
@@ -144,31 +145,49 @@ impl Cpu {
     }
 }
 
-const fn act(op: Op) -> Act {
-    Act(Some(op))
+/// An act on its way: it is put down for the engine at the first poll and awaits its outcome after that.
+///
+/// It resolves to the exception that the guest gets, or to what the instruction leaves.
+#[derive(Debug)]
+#[must_use = "an act that is not awaited does not happen"]
+pub struct Act<T> {
+    op: Option<Op>,
+    read: fn(Outcome) -> Result<T, GuestFault>,
 }
 
-async fn act_for_value(op: Op) -> Result<u64, GuestFault> {
-    match act(op).await {
+impl<T> Act<T> {
+    const fn new(op: Op, read: fn(Outcome) -> Result<T, GuestFault>) -> Self {
+        Self { op: Some(op), read }
+    }
+}
+
+impl<T> Future for Act<T> {
+    type Output = Result<T, GuestFault>;
+
+    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.op.take() {
+            Some(op) => {
+                put_op(op);
+                Poll::Pending
+            }
+            None => take_outcome().map_or(Poll::Pending, |outcome| Poll::Ready((self.read)(outcome))),
+        }
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "an act hands its outcome over")]
+fn value(outcome: Outcome) -> Result<u64, GuestFault> {
+    match outcome {
         Outcome::Value(value) => Ok(value),
         Outcome::Fault(fault) => Err(fault),
         Outcome::Done | Outcome::Bytes(_) => Ok(0),
     }
 }
 
-/// An act on its way: it is put down for the engine at the first poll and awaits its outcome after that.
-struct Act(Option<Op>);
+fn flag(outcome: Outcome) -> Result<bool, GuestFault> {
+    value(outcome).map(|value| value != 0)
+}
 
-impl Future for Act {
-    type Output = Outcome;
-
-    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Outcome> {
-        match self.0.take() {
-            Some(op) => {
-                put_op(op);
-                Poll::Pending
-            }
-            None => take_outcome().map_or(Poll::Pending, Poll::Ready),
-        }
-    }
+fn nothing(outcome: Outcome) -> Result<(), GuestFault> {
+    value(outcome).map(|_| ())
 }

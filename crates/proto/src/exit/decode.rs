@@ -85,28 +85,38 @@ pub fn decode(entered: Entered, page: &RunPage, kernel: Kernel) -> Result<Exit, 
     }
 }
 
+/// The exits that fill the whole of an [`Exit`] are decoded out of line: a compiler that merges the arms would make
+/// every small exit copy 256 bytes, which takes longer than decoding it.
 fn decode_union(reason: ExitReason, page: &RunPage, kernel: Kernel) -> Result<Exit, DecodeError> {
-    Ok(match reason {
-        ExitReason::IO => Exit::Io(io(page.payload())?),
-        ExitReason::MMIO => Exit::Mmio(mmio(page.payload())?),
-        ExitReason::HLT => Exit::Hlt,
-        ExitReason::HYPERCALL => Exit::Hypercall(hypercall(page.payload(), kernel)),
-        ExitReason::SHUTDOWN => Exit::Shutdown,
+    match reason {
+        ExitReason::IO => io(page.payload()).map(Exit::Io),
+        ExitReason::MMIO => mmio(page.payload()).map(Exit::Mmio),
+        ExitReason::HLT => Ok(Exit::Hlt),
+        ExitReason::HYPERCALL => Ok(Exit::Hypercall(hypercall(page.payload(), kernel))),
+        ExitReason::SHUTDOWN => Ok(Exit::Shutdown),
         ExitReason::FAIL_ENTRY => {
             let wire: run::FailEntry = page.payload();
-            Exit::FailEntry(FailEntry { reason: wire.hardware_entry_failure_reason, cpu: wire.cpu })
+            Ok(Exit::FailEntry(FailEntry { reason: wire.hardware_entry_failure_reason, cpu: wire.cpu }))
         }
+        ExitReason::NOTIFY => Ok(Exit::Notify { flags: page.payload::<run::Notify>().flags }),
+        ExitReason::SNP_REQ_CERTS if kernel.dialect.has_snp_req_certs() => {
+            let wire: run::SnpReqCerts = page.payload();
+            Ok(Exit::SnpReqCerts(SnpReqCerts { gpa: Gpa(wire.gpa), pages: wire.npages }))
+        }
+        _ => decode_large(reason, page, kernel),
+    }
+}
+
+#[inline(never)]
+#[expect(clippy::unnecessary_wraps, reason = "an unwrapped exit would be copied once more")]
+fn decode_large(reason: ExitReason, page: &RunPage, kernel: Kernel) -> Result<Exit, DecodeError> {
+    Ok(match reason {
         ExitReason::INTERNAL_ERROR => {
             let wire: run::InternalError = page.payload();
             let data = Words::new(wire.ndata, wire.data);
             Exit::InternalError(InternalError { suberror: wire.suberror, data })
         }
         ExitReason::SYSTEM_EVENT => Exit::SystemEvent(system_event(page.payload(), kernel)),
-        ExitReason::NOTIFY => Exit::Notify { flags: page.payload::<run::Notify>().flags },
-        ExitReason::SNP_REQ_CERTS if kernel.dialect.has_snp_req_certs() => {
-            let wire: run::SnpReqCerts = page.payload();
-            Exit::SnpReqCerts(SnpReqCerts { gpa: Gpa(wire.gpa), pages: wire.npages })
-        }
         reason => Exit::Other(Other { reason, bytes: page.exit }),
     })
 }
