@@ -12,6 +12,7 @@ pub mod dialect;
 pub mod errno;
 pub mod ghcb;
 pub mod kvm;
+mod named;
 
 pub use addr::{Gfn, Gpa, PAGE_SIZE, PAGES_PER_2M};
 pub use dialect::{Arch, Dialect, Kernel, WordSize};
