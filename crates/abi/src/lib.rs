@@ -13,6 +13,7 @@ pub mod errno;
 pub mod ghcb;
 pub mod kvm;
 mod named;
+pub mod vmsa;
 
 pub use addr::{Gfn, Gpa, PAGE_SIZE, PAGES_PER_2M};
 pub use dialect::{Arch, Dialect, Kernel, WordSize};
