@@ -11,7 +11,14 @@ pub mod addr;
 pub mod dialect;
 pub mod errno;
 pub mod ghcb;
+pub mod ghci;
 pub mod kvm;
+mod named;
+pub mod psci;
+pub mod report;
+pub mod rmp;
+pub mod sbi;
+pub mod vmsa;
 
 pub use addr::{Gfn, Gpa, PAGE_SIZE, PAGES_PER_2M};
 pub use dialect::{Arch, Dialect, Kernel, WordSize};

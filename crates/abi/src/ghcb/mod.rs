@@ -4,6 +4,7 @@
 //! `arch/x86/include/asm/svm.h` and `sev-common.h`.
 
 pub mod exit_code;
+pub mod features;
 pub mod guest_message;
 pub mod msr;
 pub mod page;

@@ -2,6 +2,9 @@
 //!
 //! Source: Linux v7.2 `arch/x86/include/asm/sev-common.h`, `struct psc_hdr` and `psc_entry`.
 
+use core::mem::{offset_of, size_of};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 /// Bytes of the header: `cur_entry` u16, `end_entry` u16 (the last index, inclusive), `reserved` u32.
 pub const HEADER_BYTES: u64 = 8;
 /// Bytes of an entry.
@@ -11,23 +14,41 @@ pub const MAX_ENTRIES: u64 = 253;
 
 /// `operation` of an entry.
 pub mod operation {
-    /// The range becomes private.
-    pub const PRIVATE: u8 = 1;
-    /// The range becomes shared.
-    pub const SHARED: u8 = 2;
+    crate::named::named! {
+        u8;
+        PRIVATE = 1, "The range becomes private.";
+        SHARED = 2, "The range becomes shared.";
+        PSMASH = 3, "A hint: split the 2 MiB page. KVM takes the entry for done.";
+        UNSMASH = 4, "A hint: join the 4 KiB pages. KVM takes the entry for done.";
+    }
 }
 
 /// `SW_EXITINFO2` after a page-state change.
 pub mod result {
-    /// All entries are done, or the guest is to go on from `cur_entry`.
-    pub const SUCCESS: u64 = 0;
-    /// The header does not fit.
-    pub const INVALID_HDR: u64 = 1 << 32 | 1;
-    /// An entry is malformed.
-    pub const INVALID_ENTRY: u64 = 1 << 32 | 2;
-    /// Anything else, among it an answer of `EINVAL` or `EAGAIN` from userspace.
-    pub const GENERIC: u64 = 0x100 << 32;
+    crate::named::named! {
+        u64;
+        SUCCESS = 0, "All entries are done, or the guest is to go on from `cur_entry`.";
+        INVALID_HDR = 1 << 32 | 1, "The header does not fit.";
+        INVALID_ENTRY = 1 << 32 | 2, "An entry is malformed.";
+        GENERIC = 0x100 << 32, "Anything else, among it an answer of `EINVAL` or `EAGAIN` from userspace.";
+    }
 }
+
+/// The head of the descriptor.
+///
+/// Layout: Linux v7.2 `arch/x86/include/asm/sev-common.h`, `struct psc_hdr`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Header {
+    /// The first entry that is not done. The hypervisor advances it.
+    pub cur_entry: u16,
+    /// The last entry, inclusive.
+    pub end_entry: u16,
+    /// Reserved; a Linux guest takes it for an error if it is not 0 afterwards.
+    pub reserved: u32,
+}
+const _: () = assert!(size_of::<Header>() as u64 == HEADER_BYTES && size_of::<Header>() == 8);
+const _: () = assert!(offset_of!(Header, end_entry) == 2 && offset_of!(Header, reserved) == 4);
 
 /// One entry: `cur_page` 11:0, `gfn` 51:12, `operation` 55:52, 2M flag 56, reserved 63:57.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,6 +77,12 @@ impl Entry {
     #[must_use]
     pub const fn operation(self) -> u8 {
         (self.0 >> 52 & 0xf) as u8
+    }
+
+    /// Bits 63:57, which mean nothing.
+    #[must_use]
+    pub const fn reserved(self) -> u8 {
+        (self.0 >> 57) as u8
     }
 
     /// Whether the entry covers 2 MiB.

@@ -1,5 +1,10 @@
 //! `struct kvm_run`: the page that both halves write, and one file for each member of its union.
+//!
+//! `KVM_EXIT_HLT`, `KVM_EXIT_SHUTDOWN` and `KVM_EXIT_AP_RESET_HOLD` have no member: the kernel writes the exit number
+//! only, and the union holds what an earlier exit left there. Members of proposals that never shipped are here too,
+//! each under the name of its version.
 
+pub mod coco_v1;
 mod fail_entry;
 mod hypercall;
 mod internal_error;
@@ -8,24 +13,34 @@ mod memory_fault;
 mod mmio;
 mod notify;
 mod reason;
+mod riscv_sbi;
 mod snp_req_certs;
 mod system_event;
+mod tdx;
+pub mod vmgexit_v10;
+mod x86_msr;
 
 use core::mem::{offset_of, size_of};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
+pub use coco_v1::CocoV1;
 pub use fail_entry::FailEntry;
 pub use hypercall::{HYPERCALL_LONG_MODE, Hypercall, MAP_GPA_RANGE, map_gpa_range};
-pub use internal_error::{InternalError, suberror};
+pub use internal_error::{EMULATION_FLAG_INSTRUCTION_BYTES, EmulationFailure, InternalError, suberror};
 pub use io::{DIRECTION_IN, DIRECTION_OUT, Io};
 pub use memory_fault::{MEMORY_EXIT_FLAG_PRIVATE, MemoryFault};
 pub use mmio::Mmio;
 pub use notify::{NOTIFY_CONTEXT_INVALID, Notify};
 pub use reason::ExitReason;
+pub use riscv_sbi::RiscvSbi;
 pub use snp_req_certs::SnpReqCerts;
 pub use system_event::{
-    PSCI_OFF2, PSCI_RESET2, SystemEvent, SystemEventV5_17, SystemEventV5_17Ilp32, event_type,
+    PSCI_OFF2, PSCI_RESET2, SystemEvent, SystemEventQueued, SystemEventV4_1, SystemEventV5_17,
+    SystemEventV5_17Ilp32, event_type, sev_term_v4_1,
 };
+pub use tdx::{Tdx, TdxGetQuote, TdxGetTdVmCallInfo, TdxSetupEventNotify};
+pub use vmgexit_v10::VmgexitV10;
+pub use x86_msr::{X86Msr, msr_exit_reason};
 
 /// Bytes of the exit union.
 pub const UNION_BYTES: usize = 256;

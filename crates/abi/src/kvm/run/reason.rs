@@ -21,6 +21,15 @@ macro_rules! reasons {
                     _ => None,
                 }
             }
+
+            /// The reason with this name, written without `KVM_EXIT_`.
+            #[must_use]
+            pub fn from_name(name: &str) -> Option<Self> {
+                match name {
+                    $(stringify!($name) => Some(Self::$name),)*
+                    _ => None,
+                }
+            }
         }
     };
 }

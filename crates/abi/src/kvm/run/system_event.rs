@@ -1,4 +1,4 @@
-//! `KVM_EXIT_SYSTEM_EVENT`, in the form that shipped and in the form before it.
+//! `KVM_EXIT_SYSTEM_EVENT`: the form that shipped, the form before it, and the two proposals between them.
 
 use super::Payload;
 use core::mem::{offset_of, size_of};
@@ -7,20 +7,25 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// `KVM_SYSTEM_EVENT_*`. All 32 bits are the type.
 pub mod event_type {
-    /// The guest asked to be shut down.
-    pub const SHUTDOWN: u32 = 1;
-    /// The guest asked to be reset.
-    pub const RESET: u32 = 2;
-    /// The guest crashed.
-    pub const CRASH: u32 = 3;
-    /// A suspended arm64 vCPU has a reason to wake up.
-    pub const WAKEUP: u32 = 4;
-    /// An arm64 guest asked to be suspended.
-    pub const SUSPEND: u32 = 5;
-    /// An SEV-ES or SNP guest asked to be terminated; `data[0]` is the GHCB MSR.
-    pub const SEV_TERM: u32 = 6;
-    /// A TD reported a fatal error; `data` holds 16 registers.
-    pub const TDX_FATAL: u32 = 7;
+    crate::named::named! {
+        u32;
+        SHUTDOWN = 1, "The guest asked to be shut down.";
+        RESET = 2, "The guest asked to be reset.";
+        CRASH = 3, "The guest crashed.";
+        WAKEUP = 4, "A suspended arm64 vCPU has a reason to wake up.";
+        SUSPEND = 5, "An arm64 guest asked to be suspended.";
+        SEV_TERM = 6, "An SEV-ES or SNP guest asked to be terminated; `data[0]` is the GHCB MSR.";
+        TDX_FATAL = 7, "A TD reported a fatal error; `data` holds 16 registers.";
+    }
+}
+
+/// Numbers of the proposal "KVM, SEV: Add `KVM_EXIT_SHUTDOWN` metadata for SEV-ES", version 4.1 (2022), which no
+/// release speaks: the type that shipped is 6, and 4 is `WAKEUP` now.
+pub mod sev_term_v4_1 {
+    /// `KVM_SYSTEM_EVENT_SEV_TERM` as it was proposed.
+    pub const SEV_TERM: u32 = 4;
+    /// `KVM_SYSTEM_EVENT_NDATA_VALID`: a bit of the type, which says that `ndata` and `data` are filled.
+    pub const NDATA_VALID: u32 = 1 << 31;
 }
 
 /// `KVM_SYSTEM_EVENT_RESET_FLAG_PSCI_RESET2`, arm64: the guest called `SYSTEM_RESET2`.
@@ -78,3 +83,41 @@ pub struct SystemEventV5_17Ilp32 {
 const _: () = assert!(size_of::<SystemEventV5_17Ilp32>() == 12);
 const _: () = assert!(offset_of!(SystemEventV5_17Ilp32, flags) == 4);
 impl Payload for SystemEventV5_17Ilp32 {}
+
+/// `kvm_run.system_event` of the proposal as it was posted: `ndata` counts only with bit 31 of the type.
+///
+/// Layout: proposal "KVM, SEV: Add `KVM_EXIT_SHUTDOWN` metadata for SEV-ES", version 4.1 (2022), never merged in this
+/// form; the same on i386. The code that came with it wrote the GHCB MSR to `data[1]` and counted one element.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct SystemEventV4_1 {
+    /// `KVM_SYSTEM_EVENT_*`, with [`sev_term_v4_1::NDATA_VALID`] where the next fields are filled.
+    pub event_type: u32,
+    /// How many of `data` are valid.
+    pub ndata: u32,
+    /// What the type says about itself.
+    pub data: [u64; 16],
+}
+const _: () = assert!(size_of::<SystemEventV4_1>() == 136 && offset_of!(SystemEventV4_1, ndata) == 4);
+const _: () = assert!(offset_of!(SystemEventV4_1, data) == 8);
+impl Payload for SystemEventV4_1 {}
+
+/// `kvm_run.system_event` as it was queued and documented before Linux 5.18: `flags` beside `data`, not under it.
+///
+/// Layout: kvm/next of March 2022 and `Documentation/virt/kvm/api.rst` of that time, replaced before Linux 5.18; the
+/// same on i386.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct SystemEventQueued {
+    /// `KVM_SYSTEM_EVENT_*`, with [`sev_term_v4_1::NDATA_VALID`] where `ndata` and `data` are filled.
+    pub event_type: u32,
+    /// How many of `data` are valid.
+    pub ndata: u32,
+    /// Architecture specific flags.
+    pub flags: u64,
+    /// What the type says about itself.
+    pub data: [u64; 16],
+}
+const _: () = assert!(size_of::<SystemEventQueued>() == 144 && offset_of!(SystemEventQueued, ndata) == 4);
+const _: () = assert!(offset_of!(SystemEventQueued, flags) == 8 && offset_of!(SystemEventQueued, data) == 16);
+impl Payload for SystemEventQueued {}

@@ -51,3 +51,53 @@ fn every_reason_up_to_43_has_a_name_and_no_other() {
     }
     assert_eq!(ExitReason(u32::MAX).name(), None);
 }
+
+#[test]
+fn every_reason_comes_back_from_its_name() {
+    for number in 0..=43 {
+        let name = ExitReason(number).name().unwrap();
+        assert_eq!(ExitReason::from_name(name), Some(ExitReason(number)));
+    }
+    assert_eq!(ExitReason::from_name("VMGEXIT"), None);
+}
+
+#[test]
+fn every_form_of_a_tdx_call_answers_at_byte_48_of_the_run_page() {
+    let mut page = RunPage::zeroed();
+    let (flags, ret) = (0, u64::MAX);
+    page.set_payload(&TdxGetQuote { flags, nr: 0x10002, ret, gpa: 0x5000, size: 24 });
+    let unknown: Tdx = page.payload();
+    assert_eq!((unknown.nr, unknown.ret, unknown.data), (0x10002, ret, [0x5000, 24, 0, 0, 0]));
+    page.set_payload(&TdxSetupEventNotify { flags, nr: 0x10004, ret, vector: 33 });
+    assert_eq!(page.payload::<Tdx>().data, [33, 24, 0, 0, 0]);
+    let info = TdxGetTdVmCallInfo { flags, nr: 0x10000, ret, leaf: 1, r11: 2, r12: 3, r13: 4, r14: 5 };
+    page.set_payload(&info);
+    assert_eq!(page.payload::<Tdx>().data, [1, 2, 3, 4, 5]);
+    assert_eq!(page.as_bytes()[48..56], [0xff; 8]);
+}
+
+#[test]
+fn an_emulation_failure_is_an_internal_error_by_another_name() {
+    let mut page = RunPage::zeroed();
+    let mut data = [0; 16];
+    data[..3].copy_from_slice(&[1, 0x9090_9090_90c3_0f02, 0x9090_9090_9090_9090]);
+    page.set_payload(&InternalError { suberror: suberror::EMULATION, ndata: 3, data });
+    let failure: EmulationFailure = page.payload();
+    assert_eq!((failure.flags, failure.insn_size), (EMULATION_FLAG_INSTRUCTION_BYTES, 2));
+    assert_eq!(failure.insn_bytes[..2], [0x0f, 0xc3]);
+    assert_eq!(page.as_bytes()[48], 2);
+}
+
+#[test]
+fn a_reader_of_the_shipped_form_finds_flags_of_the_queued_one_in_its_first_word() {
+    let mut page = RunPage::zeroed();
+    let event_type = sev_term_v4_1::SEV_TERM | sev_term_v4_1::NDATA_VALID;
+    let mut data = [0; 16];
+    data[0] = 0x1234_5100;
+    page.set_payload(&SystemEventQueued { event_type, ndata: 1, flags: 7, data });
+    let shipped: SystemEvent = page.payload();
+    assert_eq!((shipped.ndata, shipped.data[0], shipped.data[1]), (1, 7, 0x1234_5100));
+    assert_eq!(event_type::name(shipped.event_type), None, "bit 31 is part of the number");
+    page.set_payload(&SystemEventV4_1 { event_type, ndata: 1, data });
+    assert_eq!(page.payload::<SystemEvent>().data[0], 0x1234_5100);
+}
