@@ -2,11 +2,12 @@
 
 use core::fmt;
 
-/// A kernel, named by the release whose behaviour is meant.
+/// A kernel, named by the release whose behaviour is meant, or a proposal of the kernel's lists that was never merged.
 ///
 /// A dialect is not a feature test: a VMM asks its kernel with `KVM_CHECK_EXTENSION`. It says how the *bytes* of an
-/// exit are to be read and answered where no capability tells, and it is what the model imitates.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// exit are to be read and answered where no capability tells, and it is what the model imitates. A proposal is chosen
+/// by name only: no real kernel is ever taken for one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Dialect {
     /// Linux 5.10: `system_event` is `{u32 type; u64 flags}`, hypercalls do not exit.
@@ -20,12 +21,80 @@ pub enum Dialect {
     /// Linux 7.2: the kernel presets and checks `hypercall.ret` (7.1), `KVM_EXIT_SNP_REQ_CERTS` (7.0).
     #[default]
     Linux7_2,
+    /// "KVM, SEV: Add `KVM_EXIT_SHUTDOWN` metadata for SEV-ES", v4.1 as it was queued in April 2022, on 5.17: bit 31 of
+    /// the type says that `data` is valid. The documentation has `flags` before `data` and the value in `data[0]`; the
+    /// header had no `flags` and the code wrote `data[1]`, which is the same place.
+    SevTermV4_1,
+    /// The alternative of the same month, on 5.17: no `flags`, `data` in their place, bit 31 for new types only and an
+    /// implicit word for RESET and SHUTDOWN.
+    SevTermAlternative,
+    /// "KVM: X86: Extend `KVM_SET_VCPU_EVENTS` to inject a SHUTDOWN event", v4 of March 2022, on 5.17: bit 5 of the
+    /// flags raises a triple fault, without a capability, and nothing reports one.
+    ShutdownFlagV4,
+    /// "KVM: SEV: Add `KVM_EXIT_VMGEXIT`", v10 of October 2023, with the private memory of its tree: page-state changes
+    /// come to userspace undecoded as exit 50, memory faults as exit 38.
+    VmgexitV10,
+    /// "KVM: Introduce `KVM_EXIT_COCO` exit type", v1 of June 2024: requests for certificates come as exit 40.
+    CocoV1,
+}
+
+/// How a kernel lays out and fills `kvm_run.system_event`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SystemEventForm {
+    /// `{type; flags}`.
+    Flags,
+    /// `{type with bit 31; ndata; flags; data[16]}`.
+    Queued,
+    /// `{type with bit 31; ndata; data[16]}`; RESET and SHUTDOWN without bit 31 carry one word that `ndata` does not count.
+    Alternative,
+    /// `{type; ndata; data[16]}`.
+    Shipped,
+}
+
+/// What the vCPU events say of triple faults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TripleFaultForm {
+    /// Nothing.
+    None,
+    /// Userspace can raise one; a pending one is not reported.
+    OneWay,
+    /// Both ways, once capability 218 is enabled.
+    TwoWay,
+}
+
+/// How a guest's request for a page-state change reaches userspace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ConversionForm {
+    /// As `KVM_HC_MAP_GPA_RANGE`, decoded by KVM.
+    MapGpaRange,
+    /// As `KVM_EXIT_VMGEXIT`, with nothing but the GHCB MSR.
+    Vmgexit,
+}
+
+/// How a guest's request for certificates reaches userspace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CertsForm {
+    /// Not at all.
+    None,
+    /// As `KVM_EXIT_COCO`.
+    Coco,
+    /// As `KVM_EXIT_SNP_REQ_CERTS`.
+    SnpReqCerts,
 }
 
 impl Dialect {
-    /// Every dialect, oldest first.
-    pub const ALL: [Self; 5] =
+    /// The releases, oldest first.
+    pub const RELEASES: [Self; 5] =
         [Self::Linux5_10, Self::Linux5_17, Self::Linux6_1, Self::Linux6_12, Self::Linux7_2];
+
+    /// The proposals, oldest first.
+    pub const PROPOSALS: [Self; 5] =
+        [Self::ShutdownFlagV4, Self::SevTermV4_1, Self::SevTermAlternative, Self::VmgexitV10, Self::CocoV1];
+
+    /// Every dialect: the releases, then the proposals.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Self::RELEASES.into_iter().chain(Self::PROPOSALS)
+    }
 
     /// The name on the command line and in scenario files.
     #[must_use]
@@ -36,75 +105,155 @@ impl Dialect {
             Self::Linux6_1 => "linux-6.1",
             Self::Linux6_12 => "linux-6.12",
             Self::Linux7_2 => "linux-7.2",
+            Self::SevTermV4_1 => "sev-term-v4.1",
+            Self::SevTermAlternative => "sev-term-alternative",
+            Self::ShutdownFlagV4 => "shutdown-flag-v4",
+            Self::VmgexitV10 => "vmgexit-v10",
+            Self::CocoV1 => "coco-v1",
         }
     }
 
     /// The dialect with this name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|dialect| dialect.name() == name)
+        Self::all().find(|dialect| dialect.name() == name)
+    }
+
+    /// Whether the dialect is, or is built on, a release at least as new as version `major.minor`.
+    fn since(self, major: u16, minor: u16) -> bool {
+        let release = match self {
+            Self::Linux5_10 => (5, 10),
+            Self::Linux5_17 | Self::SevTermV4_1 | Self::SevTermAlternative | Self::ShutdownFlagV4 => (5, 17),
+            Self::Linux6_1 => (6, 1),
+            Self::Linux6_12 | Self::VmgexitV10 | Self::CocoV1 => (6, 12),
+            Self::Linux7_2 => (7, 2),
+        };
+        release >= (major, minor)
     }
 
     /// `KVM_CAP_EXIT_HYPERCALL` (201) can be enabled. Linux 5.14.
     #[must_use]
     pub fn has_exit_hypercall(self) -> bool {
-        self >= Self::Linux5_17
+        self.since(5, 14)
     }
 
-    /// `system_event` carries `ndata` and `data`, capability 215. Linux 5.18.
+    /// How `system_event` is laid out and filled.
+    #[must_use]
+    pub fn system_event_form(self) -> SystemEventForm {
+        match self {
+            Self::SevTermV4_1 => SystemEventForm::Queued,
+            Self::SevTermAlternative => SystemEventForm::Alternative,
+            _ if self.since(5, 18) => SystemEventForm::Shipped,
+            _ => SystemEventForm::Flags,
+        }
+    }
+
+    /// Capability 215 is there, which says that `system_event` carries `ndata` and `data`. Linux 5.18.
     #[must_use]
     pub fn has_system_event_data(self) -> bool {
-        self >= Self::Linux6_1
+        self.system_event_form() == SystemEventForm::Shipped
     }
 
     /// An SEV-ES guest's termination request exits as `KVM_SYSTEM_EVENT_SEV_TERM`. Linux 5.19; `KVM_RUN` failed
     /// with `EINVAL` before.
     #[must_use]
     pub fn has_sev_term(self) -> bool {
-        self >= Self::Linux6_1
+        matches!(self, Self::SevTermV4_1 | Self::SevTermAlternative) || self.since(5, 19)
+    }
+
+    /// PSCI `SYSTEM_RESET2`. Linux 5.18.
+    #[must_use]
+    pub fn has_psci_reset2(self) -> bool {
+        self.since(5, 18)
+    }
+
+    /// PSCI `SYSTEM_OFF2`. Linux 6.13.
+    #[must_use]
+    pub fn has_psci_off2(self) -> bool {
+        self.since(6, 13)
+    }
+
+    /// What the vCPU events say of triple faults.
+    #[must_use]
+    pub fn triple_fault_form(self) -> TripleFaultForm {
+        match self {
+            Self::ShutdownFlagV4 => TripleFaultForm::OneWay,
+            _ if self.since(6, 0) => TripleFaultForm::TwoWay,
+            _ => TripleFaultForm::None,
+        }
     }
 
     /// The triple fault can be saved and restored with the vCPU events, capability 218. Linux 6.0.
     #[must_use]
     pub fn has_triple_fault_event(self) -> bool {
-        self >= Self::Linux6_1
+        self.triple_fault_form() == TripleFaultForm::TwoWay
     }
 
     /// `KVM_EXIT_MEMORY_FAULT`, memory attributes and `guest_memfd`. Linux 6.8.
     #[must_use]
     pub fn has_private_memory(self) -> bool {
-        self >= Self::Linux6_12
+        self.since(6, 8)
+    }
+
+    /// The number of `KVM_EXIT_MEMORY_FAULT`, which the tree of one proposal had one lower.
+    #[must_use]
+    pub fn memory_fault_number(self) -> u32 {
+        if self == Self::VmgexitV10 { 38 } else { 39 }
     }
 
     /// SNP guests. Linux 6.11.
     #[must_use]
     pub fn has_snp(self) -> bool {
-        self >= Self::Linux6_12
+        self.since(6, 11)
     }
 
-    /// `KVM_EXIT_SNP_REQ_CERTS`. Linux 7.0.
+    /// How a request for a page-state change reaches userspace.
     #[must_use]
-    pub fn has_snp_req_certs(self) -> bool {
-        self >= Self::Linux7_2
+    pub fn conversion_form(self) -> ConversionForm {
+        if self == Self::VmgexitV10 { ConversionForm::Vmgexit } else { ConversionForm::MapGpaRange }
+    }
+
+    /// How a request for certificates reaches userspace. Linux 7.0.
+    #[must_use]
+    pub fn certs_form(self) -> CertsForm {
+        match self {
+            Self::CocoV1 => CertsForm::Coco,
+            _ if self.since(7, 0) => CertsForm::SnpReqCerts,
+            _ => CertsForm::None,
+        }
     }
 
     /// The kernel writes 0 to `hypercall.ret` before the exit. Linux 6.14; the bytes were stale before.
     #[must_use]
     pub fn presets_hypercall_ret(self) -> bool {
-        self >= Self::Linux7_2
+        self.since(6, 14)
     }
 
     /// The kernel takes only 0, `EINVAL` and `EAGAIN` as the answer to a page-state change and fails `KVM_RUN`
     /// otherwise. Linux 7.1; before, every non-zero answer was an error for the guest.
     #[must_use]
     pub fn checks_conversion_ret(self) -> bool {
-        self >= Self::Linux7_2
+        self.since(7, 1)
+    }
+
+    /// The kernel reads the header of a page-state change once, when the request begins. It read the header again for
+    /// each batch, and looked at the capability again after each. Seen in 7.2, not in 6.12.
+    #[must_use]
+    pub fn reads_psc_header_once(self) -> bool {
+        self.since(7, 2)
+    }
+
+    /// A GHCB that is not registered, and a request that only SNP guests may make, are answered to the guest as such,
+    /// and bad page addresses of a guest request as invalid input. Seen in 7.2, not in 6.12.
+    #[must_use]
+    pub fn names_what_a_vmgexit_lacks(self) -> bool {
+        self.since(7, 2)
     }
 
     /// Bytes of `hypercall.flags` that the kernel writes: 4 up to Linux 6.5 (`longmode`), 8 since.
     #[must_use]
     pub fn hypercall_flags_bytes(self) -> usize {
-        if self >= Self::Linux6_12 { 8 } else { 4 }
+        if self.since(6, 6) { 8 } else { 4 }
     }
 }
 
@@ -163,32 +312,51 @@ mod tests {
 
     #[test]
     fn a_name_leads_back_to_its_dialect() {
-        for dialect in Dialect::ALL {
+        for dialect in Dialect::all() {
             assert_eq!(Dialect::from_name(dialect.name()), Some(dialect));
         }
+        assert_eq!(Dialect::all().count(), 10);
         assert_eq!(Dialect::from_name("linux-9.9"), None);
         assert_eq!(Dialect::default(), Dialect::Linux7_2);
     }
 
     #[test]
-    fn a_feature_once_there_stays() {
-        let features: [fn(Dialect) -> bool; 8] = [
+    fn a_feature_that_a_release_has_stays_in_the_releases_after_it() {
+        let features: [fn(Dialect) -> bool; 12] = [
             Dialect::has_exit_hypercall,
             Dialect::has_system_event_data,
             Dialect::has_sev_term,
+            Dialect::has_psci_reset2,
+            Dialect::has_psci_off2,
             Dialect::has_triple_fault_event,
             Dialect::has_private_memory,
             Dialect::has_snp,
-            Dialect::has_snp_req_certs,
+            |dialect| dialect.certs_form() == CertsForm::SnpReqCerts,
             Dialect::checks_conversion_ret,
+            Dialect::reads_psc_header_once,
+            Dialect::names_what_a_vmgexit_lacks,
         ];
-        for has in features {
+        for (index, has) in features.iter().enumerate() {
             let mut seen = false;
-            for dialect in Dialect::ALL {
-                assert!(!seen || has(dialect), "{dialect} lost a feature");
+            for dialect in Dialect::RELEASES {
+                assert!(!seen || has(dialect), "{dialect} lost feature {index}");
                 seen |= has(dialect);
             }
-            assert!(seen);
+            assert!(seen, "feature {index}");
+        }
+    }
+
+    #[test]
+    fn each_proposal_differs_from_its_release_in_what_it_proposes() {
+        assert_eq!(Dialect::SevTermV4_1.system_event_form(), SystemEventForm::Queued);
+        assert_eq!(Dialect::SevTermAlternative.system_event_form(), SystemEventForm::Alternative);
+        assert_eq!(Dialect::ShutdownFlagV4.triple_fault_form(), TripleFaultForm::OneWay);
+        assert_eq!(Dialect::VmgexitV10.conversion_form(), ConversionForm::Vmgexit);
+        assert_eq!(Dialect::VmgexitV10.memory_fault_number(), 38);
+        assert_eq!(Dialect::CocoV1.certs_form(), CertsForm::Coco);
+        for release in Dialect::RELEASES {
+            assert_eq!(release.conversion_form(), ConversionForm::MapGpaRange);
+            assert_eq!(release.memory_fault_number(), 39);
         }
     }
 }

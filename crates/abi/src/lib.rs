@@ -21,5 +21,7 @@ pub mod sbi;
 pub mod vmsa;
 
 pub use addr::{Gfn, Gpa, PAGE_SIZE, PAGES_PER_2M};
-pub use dialect::{Arch, Dialect, Kernel, WordSize};
+pub use dialect::{
+    Arch, CertsForm, ConversionForm, Dialect, Kernel, SystemEventForm, TripleFaultForm, WordSize,
+};
 pub use errno::Errno;

@@ -64,7 +64,7 @@ fn plan_ns() -> f64 {
         let exit = exit::decode(Ok(()), black_box(&page), kernel);
         let plan = policy.plan(exit.as_ref().expect("an exit")).expect("a plan");
         let reply = plan.carry_out(&mut NoHost, &mut []);
-        reply::encode(black_box(reply), &mut page);
+        reply::encode(black_box(reply), kernel, &mut page);
     });
     assert_eq!(allocations() - before, 0, "allocations in decode, plan, carry out and encode");
     ns

@@ -6,7 +6,7 @@ use exeunt_abi::Errno;
 use exeunt_abi::kvm::run::{ExitReason, RunPage};
 use exeunt_proto::exit::{DecodeError, Entered, EventType, Exit, SystemEvent};
 use exeunt_proto::host::{Action, Backing};
-use exeunt_proto::reply::{CertsReply, Reply};
+use exeunt_proto::reply::{CertsReply, Reply, VmgexitReply};
 use exeunt_proto::termination::SevTermination;
 use serde::Serialize;
 use std::cell::RefCell;
@@ -106,7 +106,10 @@ pub(crate) struct Recorder<'a> {
 impl Observer for Recorder<'_> {
     fn exit(&mut self, entered: Entered, page: &RunPage, exit: &Result<Exit, DecodeError>) {
         let name = match (entered, exit) {
+            // By meaning, because proposals have other numbers.
             (_, Ok(Exit::MemoryFault(_))) => "MEMORY_FAULT".into(),
+            (_, Ok(Exit::SnpReqCerts(_))) => "SNP_REQ_CERTS".into(),
+            (_, Ok(Exit::Vmgexit { .. })) => "VMGEXIT".into(),
             (Err(errno), _) => errno.to_string(),
             (Ok(()), _) => page.reason().name().map_or_else(|| page.exit_reason.to_string(), str::to_string),
         };
@@ -147,6 +150,8 @@ impl Observer for Recorder<'_> {
                 format!("snp_req_certs.npages = {pages}, ret = {}", ret(answer.ret()))
             }
             Reply::Certs(answer) => format!("snp_req_certs.ret = {}", ret(answer.ret())),
+            Reply::Vmgexit(VmgexitReply::Page(code)) => format!("vmgexit.ret = {code:#x}"),
+            Reply::Vmgexit(VmgexitReply::Msr(response)) => format!("vmgexit.ghcb_msr = {response:#x}"),
             Reply::MmioRead(data) => format!("mmio.data = {}", hex(&data)),
         };
         self.log.add(Event::Reply { text });
@@ -171,6 +176,7 @@ fn payload_hex(page: &RunPage, exit: &Result<Exit, DecodeError>) -> String {
         Ok(Exit::InternalError(error)) => words(error.data.count),
         // Also where the kernel did not write them: these are the bytes of the quarrel.
         Ok(Exit::SystemEvent(event)) => words(event.data.count.max(1)),
+        Ok(Exit::Vmgexit { .. }) => 16,
         Ok(Exit::Notify { .. }) => 4,
         Ok(Exit::Other(_)) => 64,
         _ => 0,
@@ -223,6 +229,7 @@ fn meaning(exit: &Exit) -> String {
         Exit::SnpReqCerts(request) => {
             format!("certificates wanted at {}, room for {} pages", request.gpa, request.pages)
         }
+        Exit::Vmgexit { ghcb_msr } => format!("VMGEXIT with the GHCB MSR {ghcb_msr:#x}, undecoded"),
         Exit::Other(other) => format!("{} without a meaning here", other.reason),
         _ => "an exit of a kind without a text".into(),
     }

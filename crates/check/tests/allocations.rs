@@ -47,7 +47,7 @@ fn no_exit_with_an_answer_allocates() {
         let decoded = exit::decode(entered, &page, kernel).unwrap();
         let plan = policy.plan(&decoded).unwrap();
         let reply = plan.carry_out(&mut NoHost, &mut port_data);
-        reply::encode(reply, &mut page);
+        reply::encode(reply, kernel, &mut page);
         assert_eq!(allocations() - before, 0, "{exit:?}");
     }
     let before = allocations();

@@ -70,7 +70,7 @@ enum Format {
 
 fn parse_dialect(name: &str) -> Result<Dialect, String> {
     Dialect::from_name(name).ok_or_else(|| {
-        let known: Vec<_> = Dialect::ALL.iter().map(|dialect| dialect.name()).collect();
+        let known: Vec<_> = Dialect::all().map(Dialect::name).collect();
         format!("there are {}", known.join(", "))
     })
 }

@@ -60,7 +60,7 @@ mod tests {
                 assert!(!dialect.has_system_event_data() || has(Cap::SYSTEM_EVENT_DATA), "{bits:#x}");
                 assert!(!dialect.has_triple_fault_event() || has(Cap::X86_TRIPLE_FAULT_EVENT), "{bits:#x}");
                 assert!(!dialect.has_private_memory() || has(Cap::MEMORY_FAULT_INFO), "{bits:#x}");
-                assert!(!dialect.has_snp_req_certs() || certs, "{bits:#x}");
+                assert!(dialect.certs_form() == exeunt_abi::CertsForm::None || certs, "{bits:#x}");
             }
         }
     }

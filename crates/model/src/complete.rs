@@ -3,10 +3,10 @@
 use crate::engine::Step;
 use crate::mmio::Pieces;
 use crate::vcpu::Vcpu;
-use exeunt_abi::Errno;
 use exeunt_abi::ghcb::guest_message::vmm_error;
 use exeunt_abi::ghcb::msr;
 use exeunt_abi::kvm::run::{Hypercall, SnpReqCerts};
+use exeunt_abi::{CertsForm, Errno};
 
 /// What an exit waits for. It is dropped before it is acted on: an answer that KVM refuses is not asked for again,
 /// and the guest goes on as if the request had been done.
@@ -22,6 +22,11 @@ pub(crate) enum Completion {
     ReqCerts,
     /// The data of a read goes to the scratch area, and the next piece follows.
     Mmio(Pieces),
+    /// Userspace's own answer to a `VMGEXIT`, in the dialect `vmgexit-v10`.
+    Vmgexit {
+        /// The request came by page, not by MSR.
+        by_page: bool,
+    },
     /// The port page goes to RAX.
     PortIn {
         /// Bytes.
@@ -70,6 +75,10 @@ impl Vcpu {
                 Answer::Invalid => return Err(Errno::EINVAL),
             },
             Completion::Mmio(pieces) => self.complete_mmio(pieces),
+            Completion::Vmgexit { by_page } => self.complete_vmgexit(by_page),
+            Completion::ReqCerts if self.kernel.dialect.certs_form() == CertsForm::Coco => {
+                self.complete_coco()
+            }
             Completion::ReqCerts => self.complete_req_certs()?,
         };
         match step {

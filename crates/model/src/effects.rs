@@ -37,4 +37,8 @@ impl Host for Effects {
             _ => Err(Errno::EOPNOTSUPP),
         }
     }
+
+    fn read_guest(&mut self, gpa: Gpa, bytes: &mut [u8]) -> Result<(), Errno> {
+        self.vm.read_shared(gpa, bytes)
+    }
 }

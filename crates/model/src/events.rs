@@ -44,7 +44,20 @@ pub(crate) mod request {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct EventCaps {
     pub(crate) payload: bool,
-    pub(crate) triple_fault: bool,
+    pub(crate) triple_fault: TripleFaults,
+}
+
+/// What the VM's events make of triple faults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TripleFaults {
+    /// The kernel does not know the flag.
+    Unknown,
+    /// The flag raises one, and nothing reports it.
+    OneWay,
+    /// The kernel knows the flag and the VMM did not enable the capability.
+    Off,
+    /// Both ways.
+    On,
 }
 
 #[expect(clippy::struct_excessive_bools, reason = "the kernel's structure, field by field")]
@@ -170,7 +183,7 @@ impl EventState {
         if caps.payload {
             events.flags |= VALID_PAYLOAD;
         }
-        if caps.triple_fault {
+        if caps.triple_fault == TripleFaults::On {
             events.flags |= VALID_TRIPLE_FAULT;
             events.triple_fault_pending = u8::from(self.is_requested(request::TRIPLE_FAULT));
         }
@@ -181,7 +194,11 @@ impl EventState {
     ///
     /// Source: Linux v7.2 `arch/x86/kvm/x86.c`, `kvm_vcpu_ioctl_x86_set_vcpu_events`.
     pub(crate) fn set(&mut self, events: &VcpuEvents, caps: EventCaps) -> Result<(), Errno> {
-        if events.flags & !VALID_ALL != 0 {
+        let known = match caps.triple_fault {
+            TripleFaults::Unknown => VALID_ALL & !VALID_TRIPLE_FAULT,
+            _ => VALID_ALL,
+        };
+        if events.flags & !known != 0 {
             return Err(Errno::EINVAL);
         }
         let exception = checked_exception(events, caps.payload)?;
@@ -216,11 +233,16 @@ impl EventState {
             self.set_smm(events)?;
         }
         if has(VALID_TRIPLE_FAULT) {
-            if !caps.triple_fault {
-                return Err(Errno::EINVAL);
-            }
-            self.requests &= !request::TRIPLE_FAULT;
-            if events.triple_fault_pending != 0 {
+            let raise = match caps.triple_fault {
+                TripleFaults::Unknown | TripleFaults::Off => return Err(Errno::EINVAL),
+                // The proposal has no byte beside its flag.
+                TripleFaults::OneWay => true,
+                TripleFaults::On => {
+                    self.requests &= !request::TRIPLE_FAULT;
+                    events.triple_fault_pending != 0
+                }
+            };
+            if raise {
                 self.request(request::TRIPLE_FAULT);
             }
         }

@@ -7,7 +7,7 @@ use crate::state::{PAGE, VmState};
 use crate::vcpu::Vcpu;
 use exeunt_abi::ghcb::guest_message::{MSG_REPORT_REQ, MSG_TYPE};
 use exeunt_abi::ghcb::page::{self, malformed};
-use exeunt_abi::{Dialect, Errno, Gpa};
+use exeunt_abi::{Errno, Gpa};
 use exeunt_proto::certs;
 use exeunt_proto::exit::{Exit, SnpReqCerts};
 
@@ -18,7 +18,7 @@ impl Vcpu {
         let mut state = vm.lock();
         let [request, response] = self.ghcb.info.map(Gpa);
         if !request.is_page_aligned() || !response.is_page_aligned() || request == response {
-            let is_old = self.kernel.dialect < Dialect::Linux7_2;
+            let is_old = !self.kernel.dialect.names_what_a_vmgexit_lacks();
             let sub_code = if is_old { malformed::MISSING_INPUT } else { malformed::INVALID_INPUT };
             self.ghcb.refuse(&mut state.memory, sub_code);
             return Step::Resume;

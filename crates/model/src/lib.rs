@@ -20,6 +20,7 @@ mod kvm;
 mod memory;
 mod memslot;
 mod mmio;
+mod proposals;
 mod psc;
 mod psci;
 mod rng;

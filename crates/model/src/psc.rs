@@ -4,10 +4,10 @@ use crate::complete::Completion;
 use crate::engine::Step;
 use crate::memory::Memory;
 use crate::vcpu::Vcpu;
+use exeunt_abi::Gpa;
 use exeunt_abi::ghcb::page::malformed;
 use exeunt_abi::ghcb::psc::{self, Entry, operation, result};
 use exeunt_abi::kvm::run::map_gpa_range;
-use exeunt_abi::{Dialect, Gpa};
 use exeunt_proto::exit::map_gpa_range_by_psc;
 
 /// A GFN of an entry has 40 bits, and a kernel built by gcc computes with 40 bits.
@@ -50,7 +50,7 @@ impl Vcpu {
         if !vm.map_gpa_range_exits() {
             return self.end_psc(&mut state.memory, result::GENERIC);
         }
-        if self.kernel.dialect >= Dialect::Linux7_2 {
+        if self.kernel.dialect.reads_psc_header_once() {
             let [cur, end] = self.psc_header(&state.memory);
             if end >= max_entries(usable) {
                 return self.end_psc(&mut state.memory, result::INVALID_HDR);
@@ -95,7 +95,7 @@ impl Vcpu {
 
     /// Source: Linux v7.2 `arch/x86/kvm/svm/sev.c`, `snp_do_psc`.
     fn next_range(&mut self, memory: &mut Memory) -> Next {
-        let reads_header_again = self.kernel.dialect < Dialect::Linux7_2;
+        let reads_header_again = !self.kernel.dialect.reads_psc_header_once();
         if reads_header_again {
             [self.psc.cur, self.psc.end] = self.psc_header(memory);
             let usable = self.ghcb.scratch_bytes(psc::HEADER_BYTES).unwrap_or(0);
@@ -174,7 +174,7 @@ impl Vcpu {
         }
         self.mark_batch_done(&mut state.memory);
         // Old kernels begin anew after each batch, and so look at the capability again.
-        if self.kernel.dialect < Dialect::Linux7_2 && !vm.map_gpa_range_exits() {
+        if !self.kernel.dialect.reads_psc_header_once() && !vm.map_gpa_range_exits() {
             return self.end_psc(&mut state.memory, result::GENERIC);
         }
         drop(state);

@@ -4,9 +4,9 @@ use crate::engine::Step;
 use crate::guest::GuestFault;
 use crate::guest::mailbox::Outcome;
 use crate::vcpu::{MpState, OnEntry, Vcpu};
+use exeunt_abi::Arch;
 use exeunt_abi::kvm::caps::Cap;
 use exeunt_abi::kvm::run::{PSCI_OFF2, PSCI_RESET2};
-use exeunt_abi::{Arch, Dialect};
 use exeunt_proto::exit::{EventType, Exit, SystemEvent, Words};
 
 /// `SYSTEM_OFF`.
@@ -39,14 +39,14 @@ impl Vcpu {
             SYSTEM_OFF => self.system_event(EventType::Shutdown, 0),
             SYSTEM_RESET => self.system_event(EventType::Reset, 0),
             // PSCI 1.1, Linux 5.18.
-            SYSTEM_RESET2 if self.kernel.dialect >= Dialect::Linux6_1 => {
+            SYSTEM_RESET2 if self.kernel.dialect.has_psci_reset2() => {
                 if kind != 0 && kind & 0x8000_0000 == 0 {
                     return Step::Guest(Outcome::Value(INVALID_PARAMETERS));
                 }
                 self.system_event(EventType::Reset, PSCI_RESET2)
             }
             // PSCI 1.3, Linux 6.13.
-            SYSTEM_OFF2 if self.kernel.dialect >= Dialect::Linux7_2 => {
+            SYSTEM_OFF2 if self.kernel.dialect.has_psci_off2() => {
                 if kind > 1 || cookie != 0 {
                     return Step::Guest(Outcome::Value(INVALID_PARAMETERS));
                 }

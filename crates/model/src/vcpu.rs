@@ -1,7 +1,7 @@
 //! A vCPU: the page, the ioctls, and the order of checks of `KVM_RUN`.
 
 use crate::complete::Completion;
-use crate::events::{EventCaps, EventState, request};
+use crate::events::{EventCaps, EventState, TripleFaults, request};
 use crate::ghcb::GhcbState;
 use crate::guest::mailbox::{Op, Running};
 use crate::guest::{Cpu, GuestFault, Note};
@@ -11,7 +11,7 @@ use exeunt_abi::kvm::caps::Cap;
 use exeunt_abi::kvm::events::{self, VcpuEvents};
 use exeunt_abi::kvm::run::{ExitReason, PORT_DATA_BYTES, RunPage};
 use exeunt_abi::kvm::vm_type::VmType;
-use exeunt_abi::{Errno, Kernel};
+use exeunt_abi::{Errno, Kernel, TripleFaultForm};
 use exeunt_proto::exit::Entered;
 use exeunt_proto::host;
 use std::sync::Arc;
@@ -233,7 +233,7 @@ impl host::Events for Vcpu {
         if !payload {
             flags &= !events::VALID_PAYLOAD;
         }
-        if !triple_fault {
+        if matches!(triple_fault, TripleFaults::Unknown | TripleFaults::Off) {
             flags &= !events::VALID_TRIPLE_FAULT;
         }
         flags
@@ -245,7 +245,12 @@ impl Vcpu {
         let state = self.vm.lock();
         EventCaps {
             payload: state.cap(Cap::EXCEPTION_PAYLOAD) != 0,
-            triple_fault: state.cap(Cap::X86_TRIPLE_FAULT_EVENT) != 0,
+            triple_fault: match self.kernel.dialect.triple_fault_form() {
+                TripleFaultForm::None => TripleFaults::Unknown,
+                TripleFaultForm::OneWay => TripleFaults::OneWay,
+                TripleFaultForm::TwoWay if state.cap(Cap::X86_TRIPLE_FAULT_EVENT) == 0 => TripleFaults::Off,
+                TripleFaultForm::TwoWay => TripleFaults::On,
+            },
         }
     }
 }

@@ -11,7 +11,7 @@ use exeunt_abi::kvm::caps::Cap;
 use exeunt_abi::kvm::memory::MEMORY_ATTRIBUTE_PRIVATE;
 use exeunt_abi::kvm::run::MAP_GPA_RANGE;
 use exeunt_abi::kvm::vm_type::VmType;
-use exeunt_abi::{Errno, Gfn, Gpa, Kernel, PAGE_SIZE};
+use exeunt_abi::{CertsForm, Errno, Gfn, Gpa, Kernel, PAGE_SIZE};
 use exeunt_proto::conversion::{PageRange, PageState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -109,7 +109,8 @@ impl Vm {
     /// `EINVAL` where the kernel lacks it, before `KVM_SEV_INIT2`, on another type, or after the first vCPU.
     pub fn snp_enable_req_certs(&self) -> Result<(), Errno> {
         let mut state = self.lock();
-        let fits = state.kernel.dialect.has_snp_req_certs() && state.is_snp() && state.initialised;
+        let fits =
+            state.kernel.dialect.certs_form() != CertsForm::None && state.is_snp() && state.initialised;
         if !fits || state.vcpus > 0 {
             return Err(Errno::EINVAL);
         }

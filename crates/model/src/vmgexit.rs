@@ -6,7 +6,7 @@ use crate::guest::mailbox::Outcome;
 use crate::vcpu::{OnEntry, Vcpu};
 use exeunt_abi::ghcb::exit_code;
 use exeunt_abi::ghcb::page::{self, malformed};
-use exeunt_abi::{Dialect, Errno, Gpa};
+use exeunt_abi::{ConversionForm, Errno, Gpa};
 use exeunt_proto::exit::{EventType, Exit, SystemEvent, Words};
 use exeunt_proto::ghcb::MsrRequest;
 
@@ -66,7 +66,7 @@ impl Vcpu {
         self.did(|| format!("VMGEXIT with the GHCB at {ghcb}, exit code {:#x}", self.ghcb.code));
         let is_snp = state.is_snp();
         if is_snp && self.ghcb.registered != ghcb.0 {
-            if self.kernel.dialect < Dialect::Linux7_2 {
+            if !self.kernel.dialect.names_what_a_vmgexit_lacks() {
                 return Step::Exit(Err(Errno::EINVAL));
             }
             self.ghcb.refuse(&mut state.memory, malformed::NOT_REGISTERED);
@@ -93,7 +93,7 @@ impl Vcpu {
         let needs_snp = SNP_ONLY.contains(&code) && !is_snp;
         let basic = self.are_valid(&[page::SW_EXIT_CODE, page::SW_EXIT_INFO_1, page::SW_EXIT_INFO_2]);
         let needed = self.are_valid(self.needed_fields());
-        if self.kernel.dialect >= Dialect::Linux7_2 {
+        if self.kernel.dialect.names_what_a_vmgexit_lacks() {
             return match (needs_snp, basic && needed) {
                 (true, _) => Some(malformed::INVALID_EVENT),
                 (false, false) => Some(malformed::MISSING_INPUT),
@@ -160,6 +160,9 @@ impl Vcpu {
             }
             exit_code::AP_HLT_LOOP => self.ap_reset_hold(),
             exit_code::AP_JUMP_TABLE => self.ap_jump_table(),
+            exit_code::PSC if self.kernel.dialect.conversion_form() == ConversionForm::Vmgexit => {
+                self.forward_vmgexit(true)
+            }
             exit_code::PSC => self.begin_psc(),
             exit_code::GUEST_REQUEST => self.guest_request(false),
             exit_code::EXT_GUEST_REQUEST => self.guest_request(true),

@@ -5,6 +5,7 @@ use crate::engine::Step;
 use crate::ghcb::sev_info_response;
 use crate::vcpu::Vcpu;
 use crate::vmgexit::HV_FEATURES;
+use exeunt_abi::ConversionForm;
 use exeunt_abi::ghcb::{msr, psc};
 use exeunt_abi::kvm::run::{ExitReason, map_gpa_range};
 use exeunt_abi::kvm::vm_type::VmType;
@@ -33,6 +34,11 @@ impl Vcpu {
             MsrRequest::RegisterGpa(gfn) if is_snp => {
                 self.ghcb.registered = gfn.gpa().0;
                 self.ghcb.msr = gfn.gpa().0 | msr::REGISTER_GPA_RESPONSE;
+            }
+            MsrRequest::Psc { .. }
+                if is_snp && self.kernel.dialect.conversion_form() == ConversionForm::Vmgexit =>
+            {
+                return self.forward_vmgexit(false);
             }
             MsrRequest::Psc { operation, gfn } if is_snp => {
                 return self.begin_psc_msr(operation, gfn.gpa().0);

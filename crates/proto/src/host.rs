@@ -104,6 +104,16 @@ pub trait Host {
     /// The error number of the system call that failed. The effect may have been applied in part.
     fn apply(&mut self, action: &Action<'_>) -> Result<(), Errno>;
 
+    /// Reads shared guest memory, once. Only the dialect `vmgexit-v10` asks for it, and a host may do without.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` where no memory is; `EOPNOTSUPP` by default.
+    fn read_guest(&mut self, gpa: Gpa, bytes: &mut [u8]) -> Result<(), Errno> {
+        let _ = (gpa, bytes);
+        Err(Errno::EOPNOTSUPP)
+    }
+
     /// The guest wrote `data` to a port, in elements of `size` bytes. Nothing listens by default.
     fn port_out(&mut self, port: u16, size: u8, data: &[u8]) {
         let _ = (port, size, data);

@@ -1,7 +1,7 @@
 //! What userspace answers, and how the answer is written.
 
-use exeunt_abi::Errno;
-use exeunt_abi::kvm::run::{Hypercall, Mmio, RunPage, SnpReqCerts};
+use exeunt_abi::kvm::run::{CocoV1, Hypercall, Mmio, RunPage, SnpReqCerts, VmgexitV10, coco_v1};
+use exeunt_abi::{CertsForm, Errno, Kernel};
 
 /// `-KVM_ENOSYS`, what KVM itself puts into RAX for a hypercall that it does not know.
 ///
@@ -23,6 +23,17 @@ pub enum Reply {
     Certs(CertsReply),
     /// To an MMIO read.
     MmioRead([u8; 8]),
+    /// To `KVM_EXIT_VMGEXIT`, by the dialect `vmgexit-v10`.
+    Vmgexit(VmgexitReply),
+}
+
+/// The answer to a `VMGEXIT` that userspace decoded. KVM checks neither form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VmgexitReply {
+    /// To a request by page: `SW_EXITINFO2`, `ghcb::psc::result`.
+    Page(u64),
+    /// To a request by MSR: the response that takes its place.
+    Msr(u64),
 }
 
 /// The answer to a conversion: the three values that KVM passes on, positive as KVM wants them.
@@ -78,6 +89,16 @@ impl CertsReply {
             Self::Failed => Errno::EIO.0 as u64,
         }
     }
+
+    /// `coco.req_certs.ret`. The proposal had no word for "busy", so it is an error like any other.
+    #[must_use]
+    pub const fn coco_ret(self) -> u32 {
+        match self {
+            Self::Installed => 0,
+            Self::TooSmall { .. } => coco_v1::ERR_INVALID_LEN,
+            Self::Busy | Self::Failed => coco_v1::ERR_GENERIC,
+        }
+    }
 }
 
 /// Writes a reply into the run page. `ret` is always written, because kernels up to 6.13 leave old bytes there.
@@ -86,17 +107,36 @@ impl CertsReply {
 ///
 /// Source: Linux v7.2 `arch/x86/kvm/svm/sev.c`, `snp_complete_psc` and `snp_complete_req_certs`, and
 /// `arch/x86/kvm/x86.c`, `complete_hypercall_exit`.
-pub fn encode(reply: Reply, page: &mut RunPage) {
+pub fn encode(reply: Reply, kernel: Kernel, page: &mut RunPage) {
     match reply {
         Reply::None => {}
         Reply::Conversion(answer) => write_hypercall_ret(answer.ret(), page),
         Reply::UnknownHypercall => write_hypercall_ret(KVM_ENOSYS.wrapping_neg(), page),
+        Reply::Certs(answer) if kernel.dialect.certs_form() == CertsForm::Coco => {
+            let mut wire: CocoV1 = page.payload();
+            if let CertsReply::TooSmall { pages } = answer {
+                wire.npages = u32::try_from(pages).unwrap_or(u32::MAX);
+            }
+            wire.ret = answer.coco_ret();
+            page.set_payload(&wire);
+        }
         Reply::Certs(answer) => {
             let mut wire: SnpReqCerts = page.payload();
             if let CertsReply::TooSmall { pages } = answer {
                 wire.npages = pages;
             }
             wire.ret = answer.ret();
+            page.set_payload(&wire);
+        }
+        Reply::Vmgexit(answer) => {
+            let mut wire: VmgexitV10 = page.payload();
+            match answer {
+                VmgexitReply::Page(result) => wire.ret = result,
+                VmgexitReply::Msr(response) => {
+                    wire.ghcb_msr = response;
+                    wire.ret = 0;
+                }
+            }
             page.set_payload(&wire);
         }
         Reply::MmioRead(data) => {
@@ -128,7 +168,7 @@ mod tests {
             [(ConversionReply::Done, 0), (ConversionReply::Invalid, 22), (ConversionReply::Again, 11)];
         for (answer, ret) in answers {
             let mut page = stale_page();
-            encode(Reply::Conversion(answer), &mut page);
+            encode(Reply::Conversion(answer), Kernel::default(), &mut page);
             assert_eq!(page.payload::<Hypercall>().ret, ret);
             assert_eq!(page.exit[..56], [0xaa; 56]);
             assert_eq!(page.exit[64..], [0xaa; UNION_BYTES - 64]);
@@ -138,7 +178,7 @@ mod tests {
     #[test]
     fn an_unknown_hypercall_is_refused_and_not_answered_with_success() {
         let mut page = RunPage::zeroed();
-        encode(Reply::UnknownHypercall, &mut page);
+        encode(Reply::UnknownHypercall, Kernel::default(), &mut page);
         assert_eq!(page.payload::<Hypercall>().ret, 1000u64.wrapping_neg());
     }
 
@@ -153,7 +193,7 @@ mod tests {
         for (answer, ret, npages) in answers {
             let mut page = stale_page();
             page.set_payload(&SnpReqCerts { gpa: 0x1000, npages: 3, ret: 0xaa });
-            encode(Reply::Certs(answer), &mut page);
+            encode(Reply::Certs(answer), Kernel::default(), &mut page);
             assert_eq!(page.payload::<SnpReqCerts>(), SnpReqCerts { gpa: 0x1000, npages, ret });
         }
     }
@@ -161,9 +201,9 @@ mod tests {
     #[test]
     fn no_reply_writes_nothing_and_a_read_fills_only_the_data() {
         let mut page = stale_page();
-        encode(Reply::None, &mut page);
+        encode(Reply::None, Kernel::default(), &mut page);
         assert_eq!(page, stale_page());
-        encode(Reply::MmioRead([7; 8]), &mut page);
+        encode(Reply::MmioRead([7; 8]), Kernel::default(), &mut page);
         assert_eq!(page.exit[8..16], [7; 8]);
         page.exit[8..16].fill(0xaa);
         assert_eq!(page, stale_page());

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 fn any_kernel() -> impl Strategy<Value = Kernel> {
     let arch = prop_oneof![Just(Arch::X86), Just(Arch::Arm64)];
-    (0..Dialect::ALL.len(), arch).prop_map(|(index, arch)| Kernel { dialect: Dialect::ALL[index], arch })
+    (0..10usize, arch).prop_map(|(index, arch)| Kernel { dialect: Dialect::all().nth(index).unwrap(), arch })
 }
 
 fn any_page() -> impl Strategy<Value = RunPage> {

@@ -16,6 +16,7 @@ pub mod policy;
 pub mod run;
 pub mod snapshot;
 pub mod stop;
+mod vmgexit;
 
 pub use plan::Plan;
 pub use policy::Policy;

@@ -3,6 +3,7 @@
 use crate::certs::CertsPlan;
 use crate::convert::MemoryMap;
 use crate::layer::trace::Observer;
+use crate::vmgexit;
 use exeunt_abi::Errno;
 use exeunt_proto::conversion::{Conversion, ConversionError};
 use exeunt_proto::exit::{Io, Mmio};
@@ -39,6 +40,13 @@ pub enum Plan<'a> {
     UnknownHypercall,
     /// Answer a request for certificates.
     Certs(CertsPlan<'a>),
+    /// Decode and answer a `VMGEXIT`.
+    Vmgexit {
+        /// The GHCB MSR.
+        ghcb_msr: u64,
+        /// The slots that conversions are clipped to.
+        memory: &'a MemoryMap,
+    },
     /// Port I/O by the VMM's devices.
     PortIo(Io),
     /// Memory-mapped I/O by the VMM's devices.
@@ -87,6 +95,9 @@ impl Plan<'_> {
                     Err(_) => CertsReply::Failed,
                 })
             }
+            Self::Vmgexit { ghcb_msr, memory } => {
+                Reply::Vmgexit(vmgexit::carry_out(*ghcb_msr, memory, host, observer))
+            }
             Self::PortIo(io) => {
                 let data = port_data.get_mut(io.data_range()).unwrap_or_default();
                 if io.is_out {
@@ -114,7 +125,7 @@ fn carry_out_mmio(mmio: &Mmio, host: &mut impl Host) -> Reply {
 }
 
 /// Applies actions in order, up to the first that fails.
-fn apply_all<'a>(
+pub(crate) fn apply_all<'a>(
     mut actions: impl Iterator<Item = Action<'a>>,
     host: &mut impl Host,
     observer: &mut impl Observer,
@@ -149,6 +160,7 @@ impl fmt::Display for Plan<'_> {
                 CertsReply::Busy => f.write_str("ask the guest to come back"),
                 CertsReply::Failed => f.write_str("refuse the request for certificates"),
             },
+            Self::Vmgexit { ghcb_msr, .. } => write!(f, "decode the VMGEXIT with the GHCB MSR {ghcb_msr:#x}"),
             Self::PortIo(io) => {
                 let verb = if io.is_out { "write" } else { "read" };
                 write!(f, "{verb} {} x {} bytes at port {:#x}", io.count, io.size, io.port)

@@ -77,6 +77,7 @@ impl Policy {
                 };
                 Ok(Plan::Certs(self.certificates.plan(*request, is_backed)))
             }
+            Exit::Vmgexit { ghcb_msr } => Ok(Plan::Vmgexit { ghcb_msr: *ghcb_msr, memory: &self.memory }),
             Exit::MemoryFault(memory_fault) => {
                 let conversion = fault::conversion_for(*memory_fault, self)?;
                 Ok(Plan::ConvertForFault { conversion, memory: &self.memory })

@@ -56,7 +56,8 @@ fn service(
     let plan = policy.plan(exit)?; // meaning -> intent (pure)
     observer.plan(&plan);
     let reply = plan.carry_out_observed(host, vcpu.port_data(), observer); // the only side effects
-    reply::encode(reply, vcpu.page_mut()); // answer -> bytes (pure)
+    let kernel = vcpu.kernel();
+    reply::encode(reply, kernel, vcpu.page_mut()); // answer -> bytes (pure)
     observer.reply(reply, vcpu.page());
     Ok(())
 }

@@ -12,7 +12,7 @@ use exeunt_abi::kvm::caps::Cap;
 use exeunt_abi::kvm::memory::MEMORY_ATTRIBUTE_PRIVATE;
 use exeunt_abi::kvm::run::MAP_GPA_RANGE;
 use exeunt_abi::kvm::vm_type::VmType;
-use exeunt_abi::{Dialect, Errno, Gpa, Kernel};
+use exeunt_abi::{CertsForm, Dialect, Errno, Gpa, Kernel};
 use exeunt_model::guest::Note;
 use exeunt_model::{Effects, Firmware, Kvm, Slot, Vcpu, Vm};
 
@@ -46,7 +46,7 @@ pub(super) fn run(case: &Case, dialect: Dialect, seed: u64, log: &Log) -> Result
     }
     let vm = make_vm(case, kernel, log)?;
     enable(&vm, &case.capabilities, kernel)?;
-    if case.vm.vm_type == VmType::Snp && dialect.has_snp_req_certs() {
+    if case.vm.vm_type == VmType::Snp && dialect.certs_form() != CertsForm::None {
         vm.snp_enable_req_certs().map_err(|errno| failed("KVM_SEV_SNP_ENABLE_REQ_CERTS", errno))?;
     }
     let policy = policy(case, &vm)?;

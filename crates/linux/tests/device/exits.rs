@@ -89,7 +89,8 @@ fn mmio_writes_and_reads_where_no_memory_is() {
     let exit = next(&mut vcpu);
     let Ok(Exit::Mmio(Mmio { gpa, len, is_write, .. })) = exit else { panic!("{exit:?}") };
     assert_eq!((gpa, len, is_write), (Gpa(0xd000_0000), 4, false));
-    reply::encode(Reply::MmioRead([0xef, 0xbe, 0xad, 0xde, 0, 0, 0, 0]), vcpu.page_mut());
+    let kernel = vcpu.kernel();
+    reply::encode(Reply::MmioRead([0xef, 0xbe, 0xad, 0xde, 0, 0, 0, 0]), kernel, vcpu.page_mut());
     assert_eq!(next(&mut vcpu), Ok(Exit::Hlt));
     assert_eq!(vcpu.registers().unwrap().1, 0xdead_beef);
 }

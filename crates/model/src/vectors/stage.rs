@@ -40,7 +40,7 @@ impl Stage {
             vm.add_slot(Slot::shared(number, Gpa(*gpa), *bytes).unwrap()).unwrap();
         }
         vm.sev_init2(0).unwrap();
-        if setup.certs && setup.dialect.has_snp_req_certs() && setup.snp {
+        if setup.certs && setup.dialect.certs_form() != exeunt_abi::CertsForm::None && setup.snp {
             vm.snp_enable_req_certs().unwrap();
         }
         vm.launch().unwrap();

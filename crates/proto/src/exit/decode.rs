@@ -5,8 +5,10 @@ use super::{
     SystemEvent, Words,
 };
 use core::fmt;
-use exeunt_abi::kvm::run::{self, ExitReason, MAP_GPA_RANGE, PORT_DATA_BYTES, RunPage};
-use exeunt_abi::{Arch, Errno, Gpa, Kernel};
+use exeunt_abi::kvm::run::coco_v1::{COCO, REQ_CERTS};
+use exeunt_abi::kvm::run::vmgexit_v10::VMGEXIT;
+use exeunt_abi::kvm::run::{self, ExitReason, MAP_GPA_RANGE, PORT_DATA_BYTES, RunPage, sev_term_v4_1};
+use exeunt_abi::{Arch, CertsForm, ConversionForm, Errno, Gfn, Gpa, Kernel, SystemEventForm};
 
 /// Why what the kernel handed out has no meaning. None of these is an answer to the guest: the run ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +79,7 @@ pub fn decode(entered: Entered, page: &RunPage, kernel: Kernel) -> Result<Exit, 
         Ok(()) => decode_union(reason, page, kernel),
         Err(errno @ (Errno::EINTR | Errno::EAGAIN)) => Ok(Exit::Again(errno)),
         Err(errno @ (Errno::EFAULT | Errno::EHWPOISON))
-            if reason == ExitReason::MEMORY_FAULT && kernel.dialect.has_private_memory() =>
+            if reason.0 == kernel.dialect.memory_fault_number() && kernel.dialect.has_private_memory() =>
         {
             Ok(Exit::MemoryFault(memory_fault(page.payload(), errno)))
         }
@@ -99,9 +101,17 @@ fn decode_union(reason: ExitReason, page: &RunPage, kernel: Kernel) -> Result<Ex
             Ok(Exit::FailEntry(FailEntry { reason: wire.hardware_entry_failure_reason, cpu: wire.cpu }))
         }
         ExitReason::NOTIFY => Ok(Exit::Notify { flags: page.payload::<run::Notify>().flags }),
-        ExitReason::SNP_REQ_CERTS if kernel.dialect.has_snp_req_certs() => {
+        ExitReason::SNP_REQ_CERTS if kernel.dialect.certs_form() == CertsForm::SnpReqCerts => {
             let wire: run::SnpReqCerts = page.payload();
             Ok(Exit::SnpReqCerts(SnpReqCerts { gpa: Gpa(wire.gpa), pages: wire.npages }))
+        }
+        COCO if kernel.dialect.certs_form() == CertsForm::Coco && is_req_certs(page) => {
+            let wire: run::CocoV1 = page.payload();
+            let request = SnpReqCerts { gpa: Gfn(wire.gfn).gpa(), pages: u64::from(wire.npages) };
+            Ok(Exit::SnpReqCerts(request))
+        }
+        VMGEXIT if kernel.dialect.conversion_form() == ConversionForm::Vmgexit => {
+            Ok(Exit::Vmgexit { ghcb_msr: page.payload::<run::VmgexitV10>().ghcb_msr })
         }
         _ => decode_large(reason, page, kernel),
     }
@@ -116,7 +126,7 @@ fn decode_large(reason: ExitReason, page: &RunPage, kernel: Kernel) -> Result<Ex
             let data = Words::new(wire.ndata, wire.data);
             Exit::InternalError(InternalError { suberror: wire.suberror, data })
         }
-        ExitReason::SYSTEM_EVENT => Exit::SystemEvent(system_event(page.payload(), kernel)),
+        ExitReason::SYSTEM_EVENT => Exit::SystemEvent(system_event(page, kernel)),
         reason => Exit::Other(Other { reason, bytes: page.exit }),
     })
 }
@@ -165,16 +175,36 @@ fn hypercall(wire: run::Hypercall, kernel: Kernel) -> Hypercall {
     Hypercall { nr: wire.nr, args, flags }
 }
 
-fn system_event(wire: run::SystemEvent, kernel: Kernel) -> SystemEvent {
-    let event = EventType::from_number(wire.event_type);
-    let data = if kernel.dialect.has_system_event_data() {
-        Words::new(wire.ndata, wire.data)
+fn is_req_certs(page: &RunPage) -> bool {
+    page.payload::<run::CocoV1>().nr == REQ_CERTS
+}
+
+fn system_event(page: &RunPage, kernel: Kernel) -> SystemEvent {
+    let wire: run::SystemEvent = page.payload();
+    let form = kernel.dialect.system_event_form();
+    if form == SystemEventForm::Shipped {
+        let event = EventType::from_number(wire.event_type);
+        return SystemEvent { event, data: Words::new(wire.ndata, wire.data) };
+    }
+    // The word behind the type counts only where arm64 and riscv64 filled it.
+    let implicit = match kernel.arch {
+        Arch::Arm64 => Words::new(1, wire.data),
+        _ => Words::NONE,
+    };
+    if form == SystemEventForm::Flags {
+        return SystemEvent { event: EventType::from_number(wire.event_type), data: implicit };
+    }
+    // The proposals of 2022: bit 31 is not part of the type, and the type has another number.
+    let event = match wire.event_type & !sev_term_v4_1::NDATA_VALID {
+        sev_term_v4_1::SEV_TERM => EventType::SevTerm,
+        number => EventType::from_number(number),
+    };
+    let data = if wire.event_type & sev_term_v4_1::NDATA_VALID == 0 {
+        implicit
+    } else if form == SystemEventForm::Queued {
+        Words::new(wire.ndata, page.payload::<run::SystemEventQueued>().data)
     } else {
-        // `ndata` was padding then, and only arm64 and riscv64 filled the word behind it.
-        match kernel.arch {
-            Arch::Arm64 => Words::new(1, wire.data),
-            _ => Words::NONE,
-        }
+        Words::new(wire.ndata, wire.data)
     };
     SystemEvent { event, data }
 }

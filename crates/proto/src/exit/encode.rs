@@ -1,9 +1,12 @@
 //! Meaning to bytes: what a kernel writes for an exit, and nothing that it leaves stale.
 
-use super::{Entered, Exit, Hypercall, SystemEvent};
+use super::{Entered, EventType, Exit, Hypercall, SystemEvent};
 use core::mem::size_of;
-use exeunt_abi::kvm::run::{self, ExitReason, MAP_GPA_RANGE, PORT_DATA_BYTES, RunPage, UNION_BYTES};
-use exeunt_abi::{Arch, Errno, Kernel};
+use exeunt_abi::kvm::run::coco_v1::REQ_CERTS;
+use exeunt_abi::kvm::run::{
+    self, ExitReason, MAP_GPA_RANGE, PORT_DATA_BYTES, RunPage, UNION_BYTES, sev_term_v4_1,
+};
+use exeunt_abi::{Arch, CertsForm, Errno, Kernel, SystemEventForm};
 
 /// Offset of `hypercall.args` in the union.
 const ARGS: usize = 8;
@@ -55,15 +58,23 @@ pub fn encode(exit: &Exit, kernel: Kernel, page: &mut RunPage) -> Entered {
             let private = if fault.private { run::MEMORY_EXIT_FLAG_PRIVATE } else { 0 };
             let flags = private | fault.unknown_flags;
             page.set_payload(&run::MemoryFault { flags, gpa: fault.gpa.0, size: fault.size });
-            page.exit_reason = ExitReason::MEMORY_FAULT.0;
+            page.exit_reason = kernel.dialect.memory_fault_number();
             return Err(if fault.poisoned { Errno::EHWPOISON } else { Errno::EFAULT });
+        }
+        Exit::SnpReqCerts(certs) if kernel.dialect.certs_form() == CertsForm::Coco => {
+            // The guest's count is cut to 32 bits, as the proposal's struct does.
+            let npages = u32::try_from(certs.pages & 0xffff_ffff).unwrap_or(u32::MAX);
+            let gfn = certs.gpa.gfn().0;
+            page.set_payload(&run::CocoV1 { nr: REQ_CERTS, pad0: [0; 7], gfn, npages, ret: 0 });
         }
         Exit::SnpReqCerts(certs) => {
             page.set_payload(&run::SnpReqCerts { gpa: certs.gpa.0, npages: certs.pages, ret: 0 });
         }
+        // `ret` is not preset.
+        Exit::Vmgexit { ghcb_msr } => page.set_bytes(0, &ghcb_msr.to_le_bytes()),
         Exit::Other(other) => page.exit = other.bytes,
     }
-    if let Some(reason) = exit.reason() {
+    if let Some(reason) = exit.reason(kernel.dialect) {
         page.exit_reason = reason.0;
     }
     Ok(())
@@ -97,23 +108,39 @@ fn write_call(nr: u64, args: &[u64], kernel: Kernel, page: &mut RunPage) {
 }
 
 fn write_system_event(event: &SystemEvent, kernel: Kernel, page: &mut RunPage) {
-    let has_data = kernel.dialect.has_system_event_data();
+    let form = kernel.dialect.system_event_form();
     if kernel.arch == Arch::Arm64 {
         // arm64 clears its struct first, x86 does not.
-        let bytes = if has_data { size_of::<run::SystemEvent>() } else { size_of::<run::SystemEventV5_17>() };
+        let bytes = match form {
+            SystemEventForm::Flags => size_of::<run::SystemEventV5_17>(),
+            SystemEventForm::Queued => size_of::<run::SystemEventQueued>(),
+            SystemEventForm::Alternative | SystemEventForm::Shipped => size_of::<run::SystemEvent>(),
+        };
         page.set_bytes(0, [0; UNION_BYTES].get(..bytes).unwrap_or_default());
     }
-    page.set_bytes(0, &event.event.number().to_le_bytes());
-    if has_data {
+    let (number, counts) = match (form, event.event) {
+        (SystemEventForm::Shipped, event) => (event.number(), true),
+        (SystemEventForm::Queued | SystemEventForm::Alternative, EventType::SevTerm) => {
+            (sev_term_v4_1::SEV_TERM | sev_term_v4_1::NDATA_VALID, true)
+        }
+        (_, event) => (event.number(), false),
+    };
+    page.set_bytes(0, &number.to_le_bytes());
+    if counts {
         page.set_bytes(4, &event.data.count.to_le_bytes());
-        write_words(event.data.as_slice(), page);
+        write_words_at(if form == SystemEventForm::Queued { 2 } else { 1 }, event.data.as_slice(), page);
     } else if kernel.arch == Arch::Arm64 {
         write_words(&[event.data.first().unwrap_or(0)], page);
     }
 }
 
+/// Writes words behind the 8 bytes that type, suberror and count take.
 fn write_words(words: &[u64], page: &mut RunPage) {
+    write_words_at(1, words, page);
+}
+
+fn write_words_at(first: usize, words: &[u64], page: &mut RunPage) {
     for (index, word) in words.iter().enumerate() {
-        page.set_bytes(index.saturating_add(1).saturating_mul(8), &word.to_le_bytes());
+        page.set_bytes(first.saturating_add(index).saturating_mul(8), &word.to_le_bytes());
     }
 }

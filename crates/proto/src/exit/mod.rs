@@ -4,8 +4,10 @@ mod decode;
 mod encode;
 
 use core::fmt;
+use exeunt_abi::kvm::run::coco_v1::COCO;
+use exeunt_abi::kvm::run::vmgexit_v10::VMGEXIT;
 use exeunt_abi::kvm::run::{ExitReason, UNION_BYTES};
-use exeunt_abi::{Errno, Gpa};
+use exeunt_abi::{CertsForm, Dialect, Errno, Gpa};
 
 pub use decode::{DecodeError, decode};
 pub use encode::{encode, map_gpa_range_by_psc};
@@ -44,6 +46,11 @@ pub enum Exit {
     MemoryFault(MemoryFault),
     /// An SNP guest asks for certificates.
     SnpReqCerts(SnpReqCerts),
+    /// A `VMGEXIT` that the kernel did not decode, in the dialect `vmgexit-v10`.
+    Vmgexit {
+        /// The GHCB MSR: a request, or the address of a GHCB page in guest memory.
+        ghcb_msr: u64,
+    },
     /// An exit without a meaning here.
     Other(Other),
 }
@@ -288,9 +295,9 @@ impl fmt::Debug for Other {
 }
 
 impl Exit {
-    /// The exit number that this exit is written under, if the kernel writes one.
+    /// The exit number that a kernel of this dialect writes this exit under, if it writes one.
     #[must_use]
-    pub const fn reason(&self) -> Option<ExitReason> {
+    pub fn reason(&self, dialect: Dialect) -> Option<ExitReason> {
         Some(match self {
             Self::Again(_) => return None,
             Self::Io(_) => ExitReason::IO,
@@ -302,8 +309,10 @@ impl Exit {
             Self::InternalError(_) => ExitReason::INTERNAL_ERROR,
             Self::SystemEvent(_) => ExitReason::SYSTEM_EVENT,
             Self::Notify { .. } => ExitReason::NOTIFY,
-            Self::MemoryFault(_) => ExitReason::MEMORY_FAULT,
+            Self::MemoryFault(_) => ExitReason(dialect.memory_fault_number()),
+            Self::SnpReqCerts(_) if dialect.certs_form() == CertsForm::Coco => COCO,
             Self::SnpReqCerts(_) => ExitReason::SNP_REQ_CERTS,
+            Self::Vmgexit { .. } => VMGEXIT,
             Self::Other(other) => other.reason,
         })
     }

@@ -58,6 +58,10 @@ impl<H: Host> Host for FaultyHost<H> {
         }
     }
 
+    fn read_guest(&mut self, gpa: Gpa, bytes: &mut [u8]) -> Result<(), Errno> {
+        self.inner.read_guest(gpa, bytes)
+    }
+
     fn port_out(&mut self, port: u16, size: u8, data: &[u8]) {
         self.inner.port_out(port, size, data);
     }

@@ -104,8 +104,8 @@ impl Payload for SystemEventV4_1 {}
 
 /// `kvm_run.system_event` as it was queued and documented before Linux 5.18: `flags` beside `data`, not under it.
 ///
-/// Layout: kvm/next of March 2022 and `Documentation/virt/kvm/api.rst` of that time, replaced before Linux 5.18; the
-/// same on i386.
+/// Layout: kvm/next of April 2022, `Documentation/virt/kvm/api.rst`, replaced before Linux 5.18; the same on i386. The
+/// header beside it had no `flags`, so a VMM that was compiled with it found nothing in its `data[0]`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct SystemEventQueued {
