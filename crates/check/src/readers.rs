@@ -17,8 +17,8 @@ pub(crate) fn read_system_event(page: &RunPage, log: &Log) {
             WordSize::Ilp32 => "i386",
         };
         let text = match (headers, word_size) {
-            ("5.17", WordSize::Lp64) => old(page.payload::<SystemEventV5_17>().flags, 40),
-            ("5.17", WordSize::Ilp32) => old(page.payload::<SystemEventV5_17Ilp32>().flags.get(), 36),
+            ("5.17", WordSize::Lp64) => old(page, page.payload::<SystemEventV5_17>().flags, 40),
+            ("5.17", WordSize::Ilp32) => old(page, page.payload::<SystemEventV5_17Ilp32>().flags.get(), 36),
             // From 5.18 on the offsets are the same for both.
             _ => new(&page.payload()),
         };
@@ -26,11 +26,11 @@ pub(crate) fn read_system_event(page: &RunPage, log: &Log) {
     }
 }
 
-fn old(flags: u64, offset: u32) -> String {
-    format!("flags = {flags:#x} (at {offset})")
+fn old(page: &RunPage, flags: u64, offset: u32) -> String {
+    format!("type = {:#x}, flags = {flags:#x} (at {offset})", page.u32_at(0))
 }
 
 fn new(event: &SystemEvent) -> String {
     let [first, ..] = event.data;
-    format!("ndata = {} (at 36), data[0] = {first:#x} (at 40)", event.ndata)
+    format!("type = {:#x}, ndata = {} (at 36), data[0] = {first:#x} (at 40)", event.event_type, event.ndata)
 }

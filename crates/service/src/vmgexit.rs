@@ -32,9 +32,13 @@ pub(crate) fn carry_out(
     }
 }
 
+/// Bytes of a GHCB.
+const PAGE: usize = 4096;
+const _: () = assert!(PAGE as u64 == PAGE_SIZE);
+
 /// A copy of the GHCB. The guest can change the page at any time, so it is read once and everything is decided on the
 /// copy; KVM has cleared the valid bitmap by now.
-struct Copy([u8; PAGE_SIZE as usize]);
+struct Copy([u8; PAGE]);
 
 impl Copy {
     fn word(&self, offset: u64) -> Option<u64> {
@@ -44,7 +48,7 @@ impl Copy {
 }
 
 fn by_page(ghcb: Gpa, memory: &MemoryMap, host: &mut impl Host, observer: &mut impl Observer) -> u64 {
-    let mut copy = Copy([0; PAGE_SIZE as usize]);
+    let mut copy = Copy([0; PAGE]);
     if host.read_guest(ghcb, &mut copy.0).is_err() {
         return result::GENERIC;
     }

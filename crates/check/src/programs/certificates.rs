@@ -45,6 +45,7 @@ fn text(answer: &Answer) -> String {
         (vmm_error::INVALID_LEN, _) => "buffer too small".into(),
         (vmm_error::BUSY, _) => "busy, come back".into(),
         (vmm_error::GENERIC, _) => "failed".into(),
+        (0x8000_0000_0000_0000, _) => "failed, in the words of 2024".into(),
         (other, _) => format!("unknown {other:#x}"),
     }
 }

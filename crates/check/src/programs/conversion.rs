@@ -48,8 +48,19 @@ fn mixed_entries() -> Vec<Entry> {
 
 /// All runs of a mixed request.
 pub(super) async fn by_page(cpu: Cpu) -> Result<(), GuestFault> {
+    convert(cpu, &mixed_entries()).await
+}
+
+/// The same without the operation that does not exist, which a host may refuse.
+pub(super) async fn known_by_page(cpu: Cpu) -> Result<(), GuestFault> {
+    let mut entries = mixed_entries();
+    entries.retain(|entry| entry.operation() != 3);
+    convert(cpu, &entries).await
+}
+
+async fn convert(cpu: Cpu, entries: &[Entry]) -> Result<(), GuestFault> {
     let ghcb = Ghcb::set_up(&cpu, GHCB).await?;
-    let answer = ghcb.page_state_change(&cpu, &mixed_entries()).await?;
+    let answer = ghcb.page_state_change(&cpu, entries).await?;
     let current = ghcb.current_entry(&cpu).await?;
     cpu.saw(|| format!("SW_EXITINFO2 {:#x}, cur_entry {current}", answer.info_2));
     let shared = cpu.read(PAGES, 4, Access::Shared).await?;

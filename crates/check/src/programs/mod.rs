@@ -43,6 +43,7 @@ programs! {
     "snp-request-without-snp" => termination::snp_request_without_snp;
     "convert-by-msr" => conversion::by_msr;
     "convert-by-page" => conversion::by_page;
+    "convert-known-by-page" => conversion::known_by_page;
     "convert-or-terminate" => conversion::or_terminate;
     "certificates" => certificates::grow_the_buffer;
     "certificates-once" => certificates::once;

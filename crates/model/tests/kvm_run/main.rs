@@ -8,4 +8,5 @@ mod events;
 mod ghcb;
 mod hostile;
 mod memory;
+mod proposals;
 mod world;

@@ -2,7 +2,6 @@ use super::*;
 use crate::convert::MemorySlot;
 
 const GHCB: Gpa = Gpa(0x2000);
-const PAGE: usize = PAGE_SIZE as usize;
 
 /// Guest memory of one page, and what was done.
 struct Guest {

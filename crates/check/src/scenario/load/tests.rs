@@ -46,7 +46,7 @@ fn a_text_that_is_not_toml_or_has_an_unknown_key_names_the_line() {
 #[test]
 fn every_value_without_a_meaning_is_refused_in_one_line() {
     let cases = [
-        ("type = \"default\"", "type = \"tdx\"", "no VM type is named 'tdx'"),
+        ("type = \"default\"", "type = \"s390\"", "no VM type is named 's390'"),
         ("0x1000", "0x1001", "multiple of 4096"),
         ("0x1000", "0", "multiple of 4096"),
         ("0x1000", "0x200_0000_0000", "1 TiB"),
