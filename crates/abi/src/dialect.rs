@@ -70,6 +70,12 @@ impl Dialect {
         self >= Self::Linux6_1
     }
 
+    /// `KVM_EXIT_AP_RESET_HOLD`. Linux 5.11.
+    #[must_use]
+    pub fn has_ap_reset_hold(self) -> bool {
+        self >= Self::Linux5_17
+    }
+
     /// `KVM_EXIT_MEMORY_FAULT`, memory attributes and `guest_memfd`. Linux 6.8.
     #[must_use]
     pub fn has_private_memory(self) -> bool {
@@ -80,6 +86,12 @@ impl Dialect {
     #[must_use]
     pub fn has_snp(self) -> bool {
         self >= Self::Linux6_12
+    }
+
+    /// TDs, and `KVM_EXIT_TDX`. Linux 6.16.
+    #[must_use]
+    pub fn has_tdx(self) -> bool {
+        self >= Self::Linux7_2
     }
 
     /// `KVM_EXIT_SNP_REQ_CERTS`. Linux 7.0.
@@ -172,13 +184,15 @@ mod tests {
 
     #[test]
     fn a_feature_once_there_stays() {
-        let features: [fn(Dialect) -> bool; 8] = [
+        let features: [fn(Dialect) -> bool; 10] = [
             Dialect::has_exit_hypercall,
             Dialect::has_system_event_data,
             Dialect::has_sev_term,
             Dialect::has_triple_fault_event,
+            Dialect::has_ap_reset_hold,
             Dialect::has_private_memory,
             Dialect::has_snp,
+            Dialect::has_tdx,
             Dialect::has_snp_req_certs,
             Dialect::checks_conversion_ret,
         ];

@@ -2,7 +2,7 @@
 
 use super::{
     Entered, EventType, Exit, FailEntry, Hypercall, InternalError, Io, MemoryFault, Mmio, Other, SnpReqCerts,
-    SystemEvent, Words,
+    SystemEvent, Words, msr, tdx,
 };
 use core::fmt;
 use exeunt_abi::kvm::run::{self, ExitReason, MAP_GPA_RANGE, PORT_DATA_BYTES, RunPage};
@@ -107,6 +107,10 @@ fn decode_union(reason: ExitReason, page: &RunPage, kernel: Kernel) -> Result<Ex
             let wire: run::SnpReqCerts = page.payload();
             Exit::SnpReqCerts(SnpReqCerts { gpa: Gpa(wire.gpa), pages: wire.npages })
         }
+        ExitReason::AP_RESET_HOLD if kernel.dialect.has_ap_reset_hold() => Exit::ApResetHold,
+        ExitReason::TDX if kernel.dialect.has_tdx() => Exit::Tdx(tdx::decode(page)),
+        ExitReason::X86_RDMSR => msr::decode_read(page),
+        ExitReason::X86_WRMSR => msr::decode_write(page),
         reason => Exit::Other(Other { reason, bytes: page.exit }),
     })
 }

@@ -1,6 +1,6 @@
 //! Meaning to bytes: what a kernel writes for an exit, and nothing that it leaves stale.
 
-use super::{Entered, Exit, Hypercall, SystemEvent};
+use super::{Entered, Exit, Hypercall, SystemEvent, msr, tdx};
 use core::mem::size_of;
 use exeunt_abi::kvm::run::{self, ExitReason, MAP_GPA_RANGE, PORT_DATA_BYTES, RunPage, UNION_BYTES};
 use exeunt_abi::{Arch, Errno, Kernel};
@@ -38,7 +38,7 @@ pub fn encode(exit: &Exit, kernel: Kernel, page: &mut RunPage) -> Entered {
             is_write: u8::from(mmio.is_write),
             pad: [0; 3],
         }),
-        Exit::Hlt | Exit::Shutdown => {}
+        Exit::Hlt | Exit::Shutdown | Exit::ApResetHold => {}
         Exit::Hypercall(hypercall) => write_hypercall(hypercall, kernel, page),
         Exit::FailEntry(fail) => {
             page.set_bytes(0, &fail.reason.to_le_bytes());
@@ -61,6 +61,9 @@ pub fn encode(exit: &Exit, kernel: Kernel, page: &mut RunPage) -> Entered {
         Exit::SnpReqCerts(certs) => {
             page.set_payload(&run::SnpReqCerts { gpa: certs.gpa.0, npages: certs.pages, ret: 0 });
         }
+        Exit::Tdx(call) => tdx::encode(call, page),
+        Exit::Rdmsr(read) => msr::encode(read.index, read.reason, 0, page),
+        Exit::Wrmsr(write) => msr::encode(write.index, write.reason, write.value, page),
         Exit::Other(other) => page.exit = other.bytes,
     }
     if let Some(reason) = exit.reason() {
