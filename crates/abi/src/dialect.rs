@@ -189,6 +189,12 @@ impl Dialect {
         self.triple_fault_form() == TripleFaultForm::TwoWay
     }
 
+    /// `KVM_EXIT_AP_RESET_HOLD`. Linux 5.11.
+    #[must_use]
+    pub fn has_ap_reset_hold(self) -> bool {
+        self.since(5, 11)
+    }
+
     /// `KVM_EXIT_MEMORY_FAULT`, memory attributes and `guest_memfd`. Linux 6.8.
     #[must_use]
     pub fn has_private_memory(self) -> bool {
@@ -205,6 +211,12 @@ impl Dialect {
     #[must_use]
     pub fn has_snp(self) -> bool {
         self.since(6, 11)
+    }
+
+    /// TDs, and `KVM_EXIT_TDX`. Linux 6.16.
+    #[must_use]
+    pub fn has_tdx(self) -> bool {
+        self.since(6, 16)
     }
 
     /// How a request for a page-state change reaches userspace.
@@ -322,16 +334,18 @@ mod tests {
 
     #[test]
     fn a_feature_that_a_release_has_stays_in_the_releases_after_it() {
-        let features: [fn(Dialect) -> bool; 12] = [
+        let features: [fn(Dialect) -> bool; 14] = [
             Dialect::has_exit_hypercall,
             Dialect::has_system_event_data,
             Dialect::has_sev_term,
             Dialect::has_psci_reset2,
             Dialect::has_psci_off2,
             Dialect::has_triple_fault_event,
+            Dialect::has_ap_reset_hold,
             Dialect::has_private_memory,
             Dialect::has_snp,
             |dialect| dialect.certs_form() == CertsForm::SnpReqCerts,
+            Dialect::has_tdx,
             Dialect::checks_conversion_ret,
             Dialect::reads_psc_header_once,
             Dialect::names_what_a_vmgexit_lacks,

@@ -152,6 +152,8 @@ impl Observer for Recorder<'_> {
             Reply::Certs(answer) => format!("snp_req_certs.ret = {}", ret(answer.ret())),
             Reply::Vmgexit(VmgexitReply::Page(code)) => format!("vmgexit.ret = {code:#x}"),
             Reply::Vmgexit(VmgexitReply::Msr(response)) => format!("vmgexit.ghcb_msr = {response:#x}"),
+            Reply::Tdx(answer) => format!("tdx: {answer:x?}"),
+            Reply::Msr(answer) => format!("msr: {answer:x?}"),
             Reply::MmioRead(data) => format!("mmio.data = {}", hex(&data)),
         };
         self.log.add(Event::Reply { text });
@@ -171,6 +173,8 @@ fn payload_hex(page: &RunPage, exit: &Result<Exit, DecodeError>) -> String {
     let bytes = match exit {
         Ok(Exit::Io(_) | Exit::Vmgexit { .. }) => 16,
         Ok(Exit::Mmio(_) | Exit::MemoryFault(_) | Exit::SnpReqCerts(_)) => 24,
+        Ok(Exit::Tdx(_)) => 64,
+        Ok(Exit::Rdmsr(_) | Exit::Wrmsr(_)) => 24,
         Ok(Exit::Hypercall(_)) => 72,
         Ok(Exit::FailEntry(_)) => 12,
         Ok(Exit::InternalError(error)) => words(error.data.count),
@@ -229,6 +233,10 @@ fn meaning(exit: &Exit) -> String {
             format!("certificates wanted at {}, room for {} pages", request.gpa, request.pages)
         }
         Exit::Vmgexit { ghcb_msr } => format!("VMGEXIT with the GHCB MSR {ghcb_msr:#x}, undecoded"),
+        Exit::ApResetHold => "the vCPU waits for a startup interrupt".into(),
+        Exit::Tdx(call) => format!("{:x?}", call.call),
+        Exit::Rdmsr(read) => format!("read of MSR {:#x}", read.index),
+        Exit::Wrmsr(write) => format!("write of {:#x} to MSR {:#x}", write.value, write.index),
         Exit::Other(other) => format!("{} without a meaning here", other.reason),
         _ => "an exit of a kind without a text".into(),
     }

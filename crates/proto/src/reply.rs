@@ -1,6 +1,9 @@
 //! What userspace answers, and how the answer is written.
 
-use exeunt_abi::kvm::run::{CocoV1, Hypercall, Mmio, RunPage, SnpReqCerts, VmgexitV10, coco_v1};
+use exeunt_abi::ghci::Status;
+use exeunt_abi::kvm::run::{
+    CocoV1, Hypercall, Mmio, RunPage, SnpReqCerts, Tdx, TdxGetTdVmCallInfo, VmgexitV10, X86Msr, coco_v1,
+};
 use exeunt_abi::{CertsForm, Errno, Kernel};
 
 /// `-KVM_ENOSYS`, what KVM itself puts into RAX for a hypercall that it does not know.
@@ -23,6 +26,10 @@ pub enum Reply {
     Certs(CertsReply),
     /// To an MMIO read.
     MmioRead([u8; 8]),
+    /// To `KVM_EXIT_TDX`.
+    Tdx(TdxReply),
+    /// To `KVM_EXIT_X86_RDMSR` and `KVM_EXIT_X86_WRMSR`.
+    Msr(MsrReply),
     /// To `KVM_EXIT_VMGEXIT`, by the dialect `vmgexit-v10`.
     Vmgexit(VmgexitReply),
 }
@@ -101,12 +108,43 @@ impl CertsReply {
     }
 }
 
+/// The answer to a call of a TD. KVM passes any status on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TdxReply {
+    /// R10 of the TD. To `GetTdVmCallInfo` it leaves R11 to R14 as KVM preset them.
+    Status(Status),
+    /// To `GetTdVmCallInfo` alone: success, and the registers of the TD. The kernel's own bits, of
+    /// `KVM_TDX_CAPABILITIES`, have to be among them.
+    Info {
+        /// R11.
+        r11: u64,
+        /// R12.
+        r12: u64,
+        /// R13.
+        r13: u64,
+        /// R14.
+        r14: u64,
+    },
+}
+
+/// The answer to an access to a model-specific register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MsrReply {
+    /// What the guest reads.
+    Read(u64),
+    /// The write is done.
+    Written,
+    /// The guest gets a `#GP`, for a read as for a write.
+    Fault,
+}
+
 /// Writes a reply into the run page. `ret` is always written, because kernels up to 6.13 leave old bytes there.
 ///
 /// The payload is written before `ret`.
 ///
-/// Source: Linux v7.2 `arch/x86/kvm/svm/sev.c`, `snp_complete_psc` and `snp_complete_req_certs`, and
-/// `arch/x86/kvm/x86.c`, `complete_hypercall_exit`.
+/// Source: Linux v7.2 `arch/x86/kvm/svm/sev.c`, `snp_complete_psc` and `snp_complete_req_certs`;
+/// `arch/x86/kvm/x86.c`, `complete_hypercall_exit`, `complete_emulated_rdmsr` and `complete_emulated_msr_access`;
+/// `arch/x86/kvm/vmx/tdx.c`, `tdx_complete_simple` and `tdx_complete_get_td_vm_call_info`.
 pub fn encode(reply: Reply, kernel: Kernel, page: &mut RunPage) {
     match reply {
         Reply::None => {}
@@ -144,6 +182,28 @@ pub fn encode(reply: Reply, kernel: Kernel, page: &mut RunPage) {
             wire.data = data;
             page.set_payload(&wire);
         }
+        Reply::Tdx(answer) => write_tdx(answer, page),
+        Reply::Msr(answer) => {
+            let mut wire: X86Msr = page.payload();
+            if let MsrReply::Read(value) = answer {
+                wire.data = value;
+            }
+            wire.error = u8::from(answer == MsrReply::Fault);
+            page.set_payload(&wire);
+        }
+    }
+}
+
+fn write_tdx(answer: TdxReply, page: &mut RunPage) {
+    match answer {
+        TdxReply::Status(status) => {
+            page.set_bytes(core::mem::offset_of!(Tdx, ret), &status.0.to_le_bytes());
+        }
+        TdxReply::Info { r11, r12, r13, r14 } => {
+            let wire: TdxGetTdVmCallInfo = page.payload();
+            let ret = Status::SUCCESS.0;
+            page.set_payload(&TdxGetTdVmCallInfo { ret, r11, r12, r13, r14, ..wire });
+        }
     }
 }
 
@@ -152,60 +212,4 @@ fn write_hypercall_ret(ret: u64, page: &mut RunPage) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use exeunt_abi::kvm::run::UNION_BYTES;
-
-    fn stale_page() -> RunPage {
-        let mut page = RunPage::zeroed();
-        page.exit = [0xaa; UNION_BYTES];
-        page
-    }
-
-    #[test]
-    fn a_conversion_is_answered_with_0_22_or_11_and_nothing_else_is_written() {
-        let answers =
-            [(ConversionReply::Done, 0), (ConversionReply::Invalid, 22), (ConversionReply::Again, 11)];
-        for (answer, ret) in answers {
-            let mut page = stale_page();
-            encode(Reply::Conversion(answer), Kernel::default(), &mut page);
-            assert_eq!(page.payload::<Hypercall>().ret, ret);
-            assert_eq!(page.exit[..56], [0xaa; 56]);
-            assert_eq!(page.exit[64..], [0xaa; UNION_BYTES - 64]);
-        }
-    }
-
-    #[test]
-    fn an_unknown_hypercall_is_refused_and_not_answered_with_success() {
-        let mut page = RunPage::zeroed();
-        encode(Reply::UnknownHypercall, Kernel::default(), &mut page);
-        assert_eq!(page.payload::<Hypercall>().ret, 1000u64.wrapping_neg());
-    }
-
-    #[test]
-    fn only_a_buffer_that_is_too_small_changes_npages() {
-        let answers = [
-            (CertsReply::Installed, 0, 3),
-            (CertsReply::TooSmall { pages: 9 }, 28, 9),
-            (CertsReply::Busy, 11, 3),
-            (CertsReply::Failed, 5, 3),
-        ];
-        for (answer, ret, npages) in answers {
-            let mut page = stale_page();
-            page.set_payload(&SnpReqCerts { gpa: 0x1000, npages: 3, ret: 0xaa });
-            encode(Reply::Certs(answer), Kernel::default(), &mut page);
-            assert_eq!(page.payload::<SnpReqCerts>(), SnpReqCerts { gpa: 0x1000, npages, ret });
-        }
-    }
-
-    #[test]
-    fn no_reply_writes_nothing_and_a_read_fills_only_the_data() {
-        let mut page = stale_page();
-        encode(Reply::None, Kernel::default(), &mut page);
-        assert_eq!(page, stale_page());
-        encode(Reply::MmioRead([7; 8]), Kernel::default(), &mut page);
-        assert_eq!(page.exit[8..16], [7; 8]);
-        page.exit[8..16].fill(0xaa);
-        assert_eq!(page, stale_page());
-    }
-}
+mod tests;

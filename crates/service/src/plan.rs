@@ -8,7 +8,7 @@ use exeunt_abi::Errno;
 use exeunt_proto::conversion::{Conversion, ConversionError};
 use exeunt_proto::exit::{Io, Mmio};
 use exeunt_proto::host::{Action, Host};
-use exeunt_proto::reply::{CertsReply, ConversionReply, Reply};
+use exeunt_proto::reply::{CertsReply, ConversionReply, MsrReply, Reply};
 use std::fmt;
 
 /// What is to be done about one exit.
@@ -38,6 +38,8 @@ pub enum Plan<'a> {
     NoPrivateMemory(Conversion),
     /// Refuse a hypercall.
     UnknownHypercall,
+    /// Refuse an access to a model-specific register that nothing emulates.
+    RefuseMsr,
     /// Answer a request for certificates.
     Certs(CertsPlan<'a>),
     /// Decode and answer a `VMGEXIT`.
@@ -88,6 +90,7 @@ impl Plan<'_> {
                 Reply::Conversion(ConversionReply::Invalid)
             }
             Self::UnknownHypercall => Reply::UnknownHypercall,
+            Self::RefuseMsr => Reply::Msr(MsrReply::Fault),
             Self::Certs(CertsPlan::Answer(answer)) => Reply::Certs(*answer),
             Self::Certs(CertsPlan::Install(action)) => {
                 Reply::Certs(match apply_all(std::iter::once(*action), host, observer) {
@@ -150,6 +153,7 @@ impl fmt::Display for Plan<'_> {
                 write!(f, "refuse: {} has no private memory throughout", conversion.range)
             }
             Self::UnknownHypercall => f.write_str("refuse an unknown hypercall"),
+            Self::RefuseMsr => f.write_str("refuse an access to a model-specific register"),
             Self::Certs(CertsPlan::Install(Action::WriteGuest { gpa, bytes })) => {
                 write!(f, "write a certificate table of {} bytes to {gpa}", bytes.len())
             }

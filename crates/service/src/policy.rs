@@ -67,7 +67,9 @@ impl Policy {
     /// The exit ends the run.
     pub fn plan(&self, exit: &Exit) -> Result<Plan<'_>, Stop> {
         match exit {
-            Exit::Again(_) => Ok(Plan::Resume),
+            // KVM has put a safe answer to every call of a TD in place: it is enough to enter again.
+            Exit::Again(_) | Exit::Tdx(_) => Ok(Plan::Resume),
+            Exit::Rdmsr(_) | Exit::Wrmsr(_) => Ok(Plan::RefuseMsr),
             Exit::Io(io) => Ok(Plan::PortIo(*io)),
             Exit::Mmio(mmio) => Ok(Plan::Mmio(*mmio)),
             Exit::Hypercall(hypercall) => Ok(self.plan_hypercall(hypercall)),

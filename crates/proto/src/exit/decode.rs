@@ -2,7 +2,7 @@
 
 use super::{
     Entered, EventType, Exit, FailEntry, Hypercall, InternalError, Io, MemoryFault, Mmio, Other, SnpReqCerts,
-    SystemEvent, Words,
+    SystemEvent, Words, msr, tdx,
 };
 use core::fmt;
 use exeunt_abi::kvm::run::coco_v1::{COCO, REQ_CERTS};
@@ -127,6 +127,10 @@ fn decode_large(reason: ExitReason, page: &RunPage, kernel: Kernel) -> Result<Ex
             Exit::InternalError(InternalError { suberror: wire.suberror, data })
         }
         ExitReason::SYSTEM_EVENT => Exit::SystemEvent(system_event(page, kernel)),
+        ExitReason::AP_RESET_HOLD if kernel.dialect.has_ap_reset_hold() => Exit::ApResetHold,
+        ExitReason::TDX if kernel.dialect.has_tdx() => Exit::Tdx(tdx::decode(page)),
+        ExitReason::X86_RDMSR => msr::decode_read(page),
+        ExitReason::X86_WRMSR => msr::decode_write(page),
         reason => Exit::Other(Other { reason, bytes: page.exit }),
     })
 }

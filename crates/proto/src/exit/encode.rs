@@ -1,6 +1,6 @@
 //! Meaning to bytes: what a kernel writes for an exit, and nothing that it leaves stale.
 
-use super::{Entered, EventType, Exit, Hypercall, SystemEvent};
+use super::{Entered, EventType, Exit, Hypercall, SystemEvent, msr, tdx};
 use core::mem::size_of;
 use exeunt_abi::kvm::run::coco_v1::REQ_CERTS;
 use exeunt_abi::kvm::run::{
@@ -41,7 +41,7 @@ pub fn encode(exit: &Exit, kernel: Kernel, page: &mut RunPage) -> Entered {
             is_write: u8::from(mmio.is_write),
             pad: [0; 3],
         }),
-        Exit::Hlt | Exit::Shutdown => {}
+        Exit::Hlt | Exit::Shutdown | Exit::ApResetHold => {}
         Exit::Hypercall(hypercall) => write_hypercall(hypercall, kernel, page),
         Exit::FailEntry(fail) => {
             page.set_bytes(0, &fail.reason.to_le_bytes());
@@ -72,6 +72,9 @@ pub fn encode(exit: &Exit, kernel: Kernel, page: &mut RunPage) -> Entered {
         }
         // `ret` is not preset.
         Exit::Vmgexit { ghcb_msr } => page.set_bytes(0, &ghcb_msr.to_le_bytes()),
+        Exit::Tdx(call) => tdx::encode(call, page),
+        Exit::Rdmsr(read) => msr::encode(read.index, read.reason, 0, page),
+        Exit::Wrmsr(write) => msr::encode(write.index, write.reason, write.value, page),
         Exit::Other(other) => page.exit = other.bytes,
     }
     if let Some(reason) = exit.reason(kernel.dialect) {

@@ -1,7 +1,10 @@
 //! What an exit of `KVM_RUN` means.
 
 mod decode;
+mod emulation;
 mod encode;
+mod msr;
+mod tdx;
 
 use core::fmt;
 use exeunt_abi::kvm::run::coco_v1::COCO;
@@ -10,7 +13,10 @@ use exeunt_abi::kvm::run::{ExitReason, UNION_BYTES};
 use exeunt_abi::{CertsForm, Dialect, Errno, Gpa};
 
 pub use decode::{DecodeError, decode};
+pub use emulation::{EmulationFailure, Instruction};
 pub use encode::{encode, map_gpa_range_by_psc};
+pub use msr::{Rdmsr, Wrmsr};
+pub use tdx::{Tdx, TdxCall};
 
 /// What `KVM_RUN` returned: nothing, or the error number.
 pub type Entered = Result<(), Errno>;
@@ -51,6 +57,14 @@ pub enum Exit {
         /// The GHCB MSR: a request, or the address of a GHCB page in guest memory.
         ghcb_msr: u64,
     },
+    /// An SEV-ES guest holds this processor in reset until a startup interrupt comes. There is no payload.
+    ApResetHold,
+    /// A TD made a call that userspace answers.
+    Tdx(Tdx),
+    /// The guest reads a model-specific register that userspace emulates.
+    Rdmsr(Rdmsr),
+    /// The guest writes a model-specific register that userspace emulates.
+    Wrmsr(Wrmsr),
     /// An exit without a meaning here.
     Other(Other),
 }
@@ -313,6 +327,10 @@ impl Exit {
             Self::SnpReqCerts(_) if dialect.certs_form() == CertsForm::Coco => COCO,
             Self::SnpReqCerts(_) => ExitReason::SNP_REQ_CERTS,
             Self::Vmgexit { .. } => VMGEXIT,
+            Self::ApResetHold => ExitReason::AP_RESET_HOLD,
+            Self::Tdx(_) => ExitReason::TDX,
+            Self::Rdmsr(_) => ExitReason::X86_RDMSR,
+            Self::Wrmsr(_) => ExitReason::X86_WRMSR,
             Self::Other(other) => other.reason,
         })
     }

@@ -10,7 +10,7 @@ fn stale_page() -> RunPage {
     page
 }
 
-fn every_exit() -> [Exit; 15] {
+fn every_exit() -> [Exit; 22] {
     let words = Words::from_slice(&[0x100, 7]);
     let mut bytes = [0x5a; UNION_BYTES];
     bytes[0] = 1;
@@ -35,8 +35,19 @@ fn every_exit() -> [Exit; 15] {
             poisoned: true,
         }),
         Exit::SnpReqCerts(SnpReqCerts { gpa: Gpa(0x8000), pages: 4 }),
-        Exit::Other(Other { reason: ExitReason::TDX, bytes }),
+        Exit::ApResetHold,
+        tdx(TdxCall::GetQuote { gpa: Gpa(0x9000), size_bytes: 0x2000 }),
+        tdx(TdxCall::GetTdVmCallInfo { leaf: 1 }),
+        tdx(TdxCall::SetupEventNotify { vector: 0x50 }),
+        tdx(TdxCall::Unknown { nr: 0x10005, data: [1, 2, 3, 4, u64::MAX] }),
+        Exit::Rdmsr(Rdmsr { index: 0xc001_0131, reason: 4 }),
+        Exit::Wrmsr(Wrmsr { index: 0x10, reason: 1, value: u64::MAX }),
+        Exit::Other(Other { reason: ExitReason::XEN, bytes }),
     ]
+}
+
+fn tdx(call: TdxCall) -> Exit {
+    Exit::Tdx(Tdx { flags: 0, call })
 }
 
 #[test]
@@ -88,13 +99,63 @@ fn a_success_never_brings_a_memory_fault() {
 }
 
 #[test]
-fn an_old_kernel_knows_no_memory_fault_and_no_certificates() {
+fn an_old_kernel_knows_no_memory_fault_no_certificates_no_td_and_no_reset_hold() {
     let old = Kernel { dialect: Dialect::Linux6_1, arch: Arch::X86 };
     let mut page = RunPage::zeroed();
     page.exit_reason = ExitReason::MEMORY_FAULT.0;
     assert!(matches!(decode(Err(Errno::EFAULT), &page, old), Err(DecodeError::Failed { .. })));
     page.exit_reason = ExitReason::SNP_REQ_CERTS.0;
     assert!(matches!(decode(Ok(()), &page, old), Ok(Exit::Other(_))));
+    page.exit_reason = ExitReason::TDX.0;
+    assert!(matches!(decode(Ok(()), &page, old), Ok(Exit::Other(_))));
+    page.exit_reason = ExitReason::AP_RESET_HOLD.0;
+    assert_eq!(decode(Ok(()), &page, old), Ok(Exit::ApResetHold));
+    let older = Kernel { dialect: Dialect::Linux5_10, arch: Arch::X86 };
+    assert!(matches!(decode(Ok(()), &page, older), Ok(Exit::Other(_))));
+}
+
+#[test]
+fn a_call_of_a_td_arrives_with_the_answer_that_kvm_presets_and_nothing_else_written() {
+    let refused = 0x8000_0000_0000_0003_u64.to_le_bytes();
+    let cases = [
+        (TdxCall::GetQuote { gpa: Gpa(0), size_bytes: 0 }, refused, 40),
+        (TdxCall::GetTdVmCallInfo { leaf: 1 }, [0; 8], 64),
+        (TdxCall::SetupEventNotify { vector: 32 }, refused, 32),
+    ];
+    for (call, ret, written) in cases {
+        let mut page = stale_page();
+        assert_eq!(encode(&tdx(call), KERNEL, &mut page), Ok(()));
+        assert_eq!(page.exit[16..24], ret, "{call:?}");
+        assert!(page.exit[written..].iter().all(|byte| *byte == 0xaa), "{call:?}");
+    }
+}
+
+#[test]
+fn exits_without_a_payload_write_the_reason_only() {
+    for exit in [Exit::Hlt, Exit::Shutdown, Exit::ApResetHold] {
+        let mut page = stale_page();
+        assert_eq!(encode(&exit, KERNEL, &mut page), Ok(()));
+        assert_eq!(page.exit, [0xaa; UNION_BYTES]);
+        assert_eq!(Some(page.reason()), exit.reason(KERNEL.dialect));
+    }
+}
+
+#[test]
+fn an_emulation_failure_gives_the_instruction_and_what_follows_it() {
+    let error = |suberror, words: &[u64]| InternalError { suberror, data: Words::from_slice(words) };
+    let with = error(1, &[1, 0x9090_9090_90c3_0f02, 0x9090_9090_9090_9090, 0x7b, 5]).emulation().unwrap();
+    assert_eq!(with.instruction.unwrap().as_slice(), [0x0f, 0xc3]);
+    assert_eq!((with.flags, with.info.as_slice()), (1, [0x7b, 5].as_slice()));
+    let without = error(1, &[0, 0x7b, 5]).emulation().unwrap();
+    assert_eq!((without.instruction, without.info.as_slice()), (None, [0x7b, 5].as_slice()));
+    let too_long = error(1, &[1, 0xff, 0]).emulation().unwrap().instruction.unwrap();
+    assert_eq!((too_long.size_bytes, too_long.as_slice().len()), (255, 15));
+    let broken_promise = error(1, &[1, 0x7b]).emulation().unwrap();
+    assert_eq!((broken_promise.instruction, broken_promise.info.as_slice().len()), (None, 0));
+    assert_eq!(error(1, &[]).emulation(), None);
+    for suberror in [0, 2, 3, 4, u32::MAX] {
+        assert_eq!(error(suberror, &[1, 2, 3]).emulation(), None);
+    }
 }
 
 #[test]

@@ -33,6 +33,11 @@ pub enum MsrRequest {
         /// The page, 40 bits.
         gfn: Gfn,
     },
+    /// Run another privilege level of this vCPU. KVM leaves the MSR as it is.
+    RunVmpl {
+        /// The level.
+        vmpl: u8,
+    },
     /// What the hypervisor supports.
     HvFeatures,
     /// Terminate the guest.
@@ -57,6 +62,7 @@ impl MsrRequest {
             bits::PSC_REQUEST => {
                 Self::Psc { operation: (value >> 52 & 0xf) as u8, gfn: Gfn(value >> 12 & 0xff_ffff_ffff) }
             }
+            bits::RUN_VMPL_REQUEST => Self::RunVmpl { vmpl: (value >> 32 & 0xff) as u8 },
             bits::HV_FEATURES_REQUEST => Self::HvFeatures,
             bits::TERMINATE_REQUEST => Self::Terminate,
             _ => Self::Unknown(value),
@@ -106,5 +112,6 @@ mod tests {
         }
         let cpuid = MsrRequest::decode(0x8000_001f_4000_0004);
         assert_eq!(cpuid, MsrRequest::Cpuid { function: 0x8000_001f, register: 1 });
+        assert_eq!(MsrRequest::decode(0x2_0000_0016), MsrRequest::RunVmpl { vmpl: 2 });
     }
 }

@@ -4,7 +4,7 @@ use crate::stop::FaultCause;
 use exeunt_abi::kvm::run::ExitReason;
 use exeunt_abi::{Errno, Gfn};
 use exeunt_proto::conversion::{Conversion, PageState};
-use exeunt_proto::exit::{FailEntry, InternalError, MemoryFault, Other, Words};
+use exeunt_proto::exit::{FailEntry, InternalError, MemoryFault, Other, Rdmsr, Tdx, TdxCall, Words};
 
 fn policy() -> Policy {
     let range = PageRange::new(Gfn(0x100), 16).unwrap();
@@ -113,4 +113,8 @@ fn exits_without_an_answer_end_the_run_with_what_they_brought() {
     }
     assert_eq!(policy().plan(&Exit::Notify { flags: 0 }), Ok(Plan::Resume));
     assert_eq!(policy().plan(&Exit::Again(Errno::EINTR)), Ok(Plan::Resume));
+    assert_eq!(policy().plan(&Exit::ApResetHold), Err(Stop::Unplanned(Box::new(Exit::ApResetHold))));
+    assert_eq!(policy().plan(&Exit::Rdmsr(Rdmsr { index: 0x10, reason: 1 })), Ok(Plan::RefuseMsr));
+    let call = TdxCall::Unknown { nr: 0x1_0009, data: [7; 5] };
+    assert_eq!(policy().plan(&Exit::Tdx(Tdx { flags: 0, call })), Ok(Plan::Resume));
 }
