@@ -73,6 +73,7 @@ fn ours(dialect: Dialect, entered: Entered, page: &RunPage) -> String {
         Ok(Exit::Vmgexit { .. }) => "VMGEXIT, undecoded".into(),
         Ok(Exit::MemoryFault(fault)) => format!("memory fault at {}", fault.gpa),
         Ok(Exit::SnpReqCerts(request)) => format!("certificates, room for {} pages", request.pages),
+        Ok(Exit::Tdx(tdx)) => format!("**a call of a TD, number {:#x}: entered again**", tdx.call.nr()),
         Ok(Exit::Other(other)) => format!("**{}: reported, the VM stops**", other.reason),
         Ok(other) => format!("**{other:?}**"),
         Err(error) => format!("**{error}**"),
