@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod completions;
+mod explain;
 mod man;
 mod run;
 
@@ -29,6 +30,7 @@ Exit status: 0 all as expected, 1 a scenario saw something else, 2 something cou
 #[derive(Subcommand)]
 enum Command {
     Run(run::Args),
+    Explain(explain::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -39,6 +41,7 @@ type Failure = String;
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(args) => run::main(&args),
+        Command::Explain(args) => explain::main(&args),
         Command::Completions(args) => completions::main(&args),
         Command::Man(args) => man::main(&args),
     };
