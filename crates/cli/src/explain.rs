@@ -29,7 +29,8 @@ mod vcpu_events;
 use crate::{Failure, print as write_out};
 use clap::ValueEnum;
 use exeunt_abi::kvm::run::ExitReason;
-use exeunt_abi::{Arch, Dialect, Errno, Kernel};
+use exeunt_abi::{Arch, Dialect, Kernel};
+use exeunt_proto::exit::Entered;
 use explanation::Explanation;
 use input::Input;
 use kinds::{Kind, Takes};
@@ -109,8 +110,8 @@ enum Format {
 #[derive(Clone, Copy, Debug, Default)]
 struct Settings {
     kernel: Kernel,
-    /// What `KVM_RUN` returned, if that was given: `None` inside for success.
-    errno: Option<Option<Errno>>,
+    /// What `KVM_RUN` returned, if that was given.
+    entered: Option<Entered>,
     reason: Option<ExitReason>,
 }
 
@@ -130,13 +131,11 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
     let text = match args.words.as_slice() {
         [] => return Err("nothing to explain: give a number or a file, or --list for the kinds".into()),
         [value] => without_kind(value, args, &settings)?,
-        [name, values @ ..] => match kinds::find(name) {
-            Some(kind) => with_kind(kind, values, args, &settings)?,
-            None => {
-                let name = input::shorten(name);
-                return Err(format!("'{name}' is no kind: `exeunt explain --list` names them"));
-            }
-        },
+        [name, values @ ..] => {
+            let unknown =
+                || format!("'{}' is no kind: `exeunt explain --list` names them", input::shorten(name));
+            with_kind(kinds::find(name).ok_or_else(unknown)?, values, args, &settings)?
+        }
     };
     write_out(&text)?;
     Ok(ExitCode::SUCCESS)
@@ -156,16 +155,16 @@ fn settings(args: &Args) -> Result<Settings, Failure> {
             format!("no architecture is called '{}': there are x86_64 and arm64", input::shorten(name))
         })?,
     };
-    let errno = match args.errno.as_deref() {
+    let entered = match args.errno.as_deref() {
         None => None,
-        Some("0") => Some(None),
-        Some(text) => Some(Some(errno::parse(text)?)),
+        Some("0") => Some(Ok(())),
+        Some(text) => Some(Err(errno::parse(text)?)),
     };
     let reason = match &args.reason {
         None => None,
         Some(text) => Some(exits::parse(text)?),
     };
-    Ok(Settings { kernel: Kernel { dialect, arch }, errno, reason })
+    Ok(Settings { kernel: Kernel { dialect, arch }, entered, reason })
 }
 
 /// Refuses an option that a kind has no use for: it would look as if it had been heeded.

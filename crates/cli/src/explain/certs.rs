@@ -83,10 +83,11 @@ fn entry(dump: Dump<'_>, index: usize, guid: Guid, bytes: &[u8]) -> Field {
 }
 
 /// A GUID with its first three parts turned round.
-fn swapped(Guid([a, b, c, d, e, f, g, h, rest @ ..]): Guid) -> Guid {
-    let mut bytes = [d, c, b, a, f, e, h, g, 0, 0, 0, 0, 0, 0, 0, 0];
-    for (to, from) in bytes.iter_mut().skip(8).zip(rest) {
-        *to = from;
+fn swapped(Guid(mut bytes): Guid) -> Guid {
+    for part in [0..4, 4..6, 6..8] {
+        if let Some(part) = bytes.get_mut(part) {
+            part.reverse();
+        }
     }
     Guid(bytes)
 }

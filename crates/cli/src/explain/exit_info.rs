@@ -49,6 +49,7 @@ pub(super) fn second(text: &str) -> Result<Explanation, Failure> {
     let malformed = Malformed(value);
     let exception = Exception(value);
     let title = match likeliest(value) {
+        Some(Outcome::Psc(result)) => named_psc(result),
         Some(outcome) => outcome.to_string(),
         None => format!("SW_EXITINFO2 {value:#x}: its meaning depends on the request"),
     };
@@ -62,12 +63,20 @@ pub(super) fn second(text: &str) -> Result<Explanation, Failure> {
     Ok(Explanation::new("sw-exitinfo2", text, title)
         .with(word("with SW_EXITINFO1 = 2", malformed.to_string()))
         .with(word("with SW_EXITINFO1 = 1", exception_text(exception)))
-        .with(word("after PSC (0x80000010)", psc_result.to_string()))
+        .with(word("after PSC (0x80000010)", named_psc(psc_result)))
         .with(Field::bits("after a guest request", value, 63, 32, half))
         .with(Field::bits("", value, 31, 0, format!("firmware: {code}")))
         .with(word("after HV_FEATURES", ghcb_msr::feature_names(value)))
         .advice(advice(value))
         .source(SOURCE))
+}
+
+/// A result with its name in the specification, for those who search for it.
+fn named_psc(result: PscResult) -> String {
+    match psc::result::name(result.number()) {
+        Some(name) => format!("{result} ({name})"),
+        None => result.to_string(),
+    }
 }
 
 fn exception_text(exception: Exception) -> String {
@@ -129,8 +138,8 @@ mod tests {
     #[test]
     fn each_number_that_a_hypervisor_writes_is_recognised() {
         let title = |text: &str| second(text).unwrap().title;
-        assert_eq!(title("0x0000010000000000"), "page-state change: failed");
-        assert_eq!(title("0x100000001"), "page-state change: the header is invalid");
+        assert_eq!(title("0x0000010000000000"), "page-state change: failed (GENERIC)");
+        assert_eq!(title("0x100000001"), "page-state change: the header is invalid (INVALID_HDR)");
         assert_eq!(title("0x100000000"), "guest request: hypervisor INVALID_LEN (0x1)");
         assert_eq!(title("0xffffffff00000000"), "guest request: hypervisor GENERIC (0xffffffff)");
         assert_eq!(title("4"), "malformed: a field that the exit needs is not valid (MISSING_INPUT)");

@@ -107,7 +107,7 @@ fn fields(value: u64) -> Vec<Field> {
     let bits = |name: &str, high, low, meaning: &str| Field::bits(name, value, high, low, meaning);
     let register = register_name((value >> 30 & 3) as u8);
     match value & msr::INFO_MASK {
-        0 => vec![bits("gfn", 63, 12, "frame of the GHCB page")],
+        0 | msr::REGISTER_GPA_REQUEST => vec![bits("gfn", 63, 12, "frame of the GHCB page")],
         msr::SEV_INFO_RESPONSE => vec![
             bits("c_bit", 31, 24, "the bit of an address that makes a page private"),
             bits("min_version", 47, 32, "lowest version of the protocol"),
@@ -124,7 +124,6 @@ fn fields(value: u64) -> Vec<Field> {
         msr::PREFERRED_GPA_RESPONSE => {
             vec![bits("gfn", 63, 12, "a frame, or all ones for none, as KVM answers")]
         }
-        msr::REGISTER_GPA_REQUEST => vec![bits("gfn", 63, 12, "frame of the GHCB page")],
         msr::REGISTER_GPA_RESPONSE => {
             vec![bits("gfn", 63, 12, "the frame of the request, or all ones for a refusal")]
         }
@@ -143,13 +142,11 @@ fn fields(value: u64) -> Vec<Field> {
 
 /// The names of feature bits, with those that have none in hex.
 pub(super) fn feature_names(bits: u64) -> String {
-    let named = features::ALL.iter().filter(|(bit, _)| bits & bit != 0);
-    let mut names: Vec<String> = named.clone().map(|(_, name)| (*name).to_string()).collect();
-    let left = named.fold(bits, |left, (bit, _)| left & !bit);
-    if left != 0 {
-        names.push(format!("unknown bits {left:#x}"));
-    }
-    if names.is_empty() { "no feature".into() } else { names.join(", ") }
+    let set = || features::ALL.iter().filter(|(bit, _)| bits & bit != 0);
+    let left = set().fold(bits, |left, (bit, _)| left & !bit);
+    let unknown = (left != 0).then(|| format!("unknown bits {left:#x}"));
+    let all: Vec<String> = set().map(|(_, name)| (*name).to_string()).chain(unknown).collect();
+    if all.is_empty() { "no feature".into() } else { all.join(", ") }
 }
 
 fn known_bits(info: u64) -> u64 {

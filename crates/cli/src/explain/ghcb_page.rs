@@ -145,13 +145,12 @@ fn missing(page: &GhcbPage, dump: Dump<'_>) -> Vec<String> {
     let (info_1, rax) = (dump.u64(0x398), dump.u64(0x1f8));
     let more: &[Place] = match dump.u64(EXIT_CODE) {
         exit_code::WRITE_DR7 => &[at::RAX],
-        exit_code::RDPMC => &[at::RCX],
         exit_code::CPUID if rax == 0xd => &[at::RAX, at::RCX, at::XCR0],
         exit_code::CPUID | exit_code::MWAIT => &[at::RAX, at::RCX],
         exit_code::IOIO if info_1 & 4 != 0 => &[at::SW_SCRATCH],
         exit_code::IOIO if info_1 & 1 == 0 => &[at::RAX],
         exit_code::MSR if info_1 != 0 => &[at::RCX, at::RAX, at::RDX],
-        exit_code::MSR => &[at::RCX],
+        exit_code::MSR | exit_code::RDPMC => &[at::RCX],
         exit_code::VMMCALL => &[at::RAX, at::CPL],
         exit_code::MONITOR => &[at::RAX, at::RCX, at::RDX],
         exit_code::AP_CREATION if info_1 & 0xffff_ffff != u64::from(exit_code::ap_creation::DESTROY) => {

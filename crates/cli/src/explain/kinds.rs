@@ -57,7 +57,7 @@ pub(super) const KINDS: &[Kind] = &[
     },
     Kind {
         name: "map-gpa",
-        about: "KVM_HC_MAP_GPA_RANGE: address, pages, attributes",
+        about: "the arguments of KVM_HC_MAP_GPA_RANGE",
         example: "0x100000 512 0x11",
         takes: Takes::Numbers(map_gpa::explain),
     },
@@ -105,7 +105,7 @@ pub(super) const KINDS: &[Kind] = &[
     },
     Kind {
         name: "run-page",
-        about: "kvm_run: 288 bytes or more, or its union",
+        about: "kvm_run: 288 bytes, or its union of 256",
         example: "kvm_run.bin --errno EFAULT",
         takes: Takes::Bytes(run_page::explain),
     },
@@ -117,13 +117,13 @@ pub(super) const KINDS: &[Kind] = &[
     },
     Kind {
         name: "psc",
-        about: "a page-state change: header and entries",
+        about: "a page-state change with its entries",
         example: "psc.bin",
         takes: Takes::Bytes(|input, _| psc::descriptor(input)),
     },
     Kind {
         name: "message",
-        about: "an SNP guest message: 96 bytes or its page",
+        about: "an SNP guest message: 96 bytes",
         example: "request.bin",
         takes: Takes::Bytes(|input, _| message::explain(input)),
     },
@@ -158,7 +158,7 @@ pub(super) fn list() -> String {
     use std::fmt::Write as _;
     KINDS.iter().fold(String::new(), |mut text, kind| {
         let example = format!("exeunt explain {} {}", kind.name, kind.example);
-        let _ = writeln!(text, "{:<13} {:<49} {example}", kind.name, kind.about);
+        let _ = writeln!(text, "{:<12} {:<39} {example}", kind.name, kind.about);
         text
     })
 }

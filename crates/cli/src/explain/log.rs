@@ -100,13 +100,12 @@ impl Log {
         let same = |finding: &&mut Finding| {
             finding.reading.kind == reading.kind && finding.reading.title == reading.title
         };
-        match self.findings.iter_mut().find(same) {
-            Some(finding) => finding.lines.push(number),
-            None => {
-                let text: String = line.trim().chars().take(200).flat_map(escape).collect();
-                self.findings.push(Finding { lines: vec![number], text, reading });
-            }
+        if let Some(finding) = self.findings.iter_mut().find(same) {
+            finding.lines.push(number);
+            return;
         }
+        let text: String = line.trim().chars().take(200).flat_map(escape).collect();
+        self.findings.push(Finding { lines: vec![number], text, reading });
     }
 }
 

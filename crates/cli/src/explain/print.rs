@@ -21,13 +21,13 @@ pub(super) fn text(explanation: &Explanation) -> String {
         out.push('\n');
     }
     for what in reserved {
-        labelled(&mut out, "  reserved ", what);
+        labelled(&mut out, "  reserved  ", what);
     }
     if !advice.is_empty() {
         labelled(&mut out, "  what to do", advice);
     }
     if !source.is_empty() {
-        labelled(&mut out, "  source   ", source);
+        labelled(&mut out, "  source    ", source);
     }
     out
 }

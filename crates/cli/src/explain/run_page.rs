@@ -25,8 +25,8 @@ pub(super) fn explain(input: &Input, settings: &Settings) -> Result<Explanation,
     let dialect = settings.kernel.dialect;
     let reason = page.reason();
     let is_fault = reason.0 == dialect.memory_fault_number() && dialect.has_private_memory();
-    let (entered, is_assumed) = match settings.errno {
-        Some(errno) => (errno.map_or(Ok(()), Err), false),
+    let (entered, is_assumed) = match settings.entered {
+        Some(entered) => (entered, false),
         // This exit comes with no other result.
         None if is_fault => (Err(Errno::EFAULT), true),
         None => (Ok(()), false),
@@ -95,7 +95,7 @@ fn result_field(entered: Result<(), Errno>, settings: &Settings, is_assumed: boo
         Ok(()) => "0".to_string(),
         Err(errno) => format!("-1 {errno}"),
     };
-    let meaning = match (is_assumed, settings.errno) {
+    let meaning = match (is_assumed, settings.entered) {
         (true, _) => "assumed, since the exit comes with EFAULT or EHWPOISON alone (MF-1); give --errno",
         (_, Some(_)) => "as given",
         (_, None) => "assumed; give --errno if it failed",
@@ -112,8 +112,8 @@ fn head(dump: Dump<'_>, reason: &str, has_head: bool) -> Vec<Field> {
         0 => "none".to_string(),
         bits => {
             let names = [(1, "SMM"), (2, "BUS_LOCK"), (4, "GUEST_MODE")];
-            let named = names.iter().filter(|(bit, _)| bits & bit != 0).map(|(_, name)| *name);
-            format!("on x86 {}", named.collect::<Vec<_>>().join(", "))
+            let set = names.iter().filter(|(bit, _)| bits & bit != 0).map(|(_, name)| *name);
+            format!("on x86 {}", set.collect::<Vec<_>>().join(", "))
         }
     };
     vec![

@@ -1,4 +1,5 @@
 use super::*;
+use exeunt_abi::Errno;
 use proptest::prelude::*;
 
 fn page_kinds() -> impl Iterator<Item = &'static Kind> {
@@ -27,12 +28,12 @@ fn explain_all(bytes: Vec<u8>, settings: &Settings) {
 fn settings() -> impl Strategy<Value = Settings> {
     let dialect = prop::sample::select(Dialect::all().collect::<Vec<_>>());
     let arch = prop::sample::select(vec![Arch::X86, Arch::Arm64]);
-    let errno =
-        prop::sample::select(vec![None, Some(None), Some(Some(Errno::EFAULT)), Some(Some(Errno(4095)))]);
+    let entered =
+        prop::sample::select(vec![None, Some(Ok(())), Some(Err(Errno::EFAULT)), Some(Err(Errno(4095)))]);
     let reason = prop::option::of((0..60u32).prop_map(ExitReason));
-    (dialect, arch, errno, reason).prop_map(|(dialect, arch, errno, reason)| Settings {
+    (dialect, arch, entered, reason).prop_map(|(dialect, arch, entered, reason)| Settings {
         kernel: Kernel { dialect, arch },
-        errno,
+        entered,
         reason,
     })
 }

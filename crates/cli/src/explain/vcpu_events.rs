@@ -70,9 +70,8 @@ fn called_out(events: &VcpuEvents) -> Vec<String> {
 }
 
 fn fields(dump: Dump<'_>, events: &VcpuEvents) -> Vec<Field> {
-    let named: Vec<_> =
-        FLAGS.iter().filter(|(bit, _)| events.flags & bit != 0).map(|(_, name)| *name).collect();
-    let names = if named.is_empty() { "none".to_string() } else { named.join(", ") };
+    let set = FLAGS.iter().filter(|(bit, _)| events.flags & bit != 0).map(|(_, name)| *name);
+    let names = if events.flags == 0 { "none".to_string() } else { set.collect::<Vec<_>>().join(", ") };
     let valid = |bit: u32| if events.flags & bit == 0 { "; its flag is not set" } else { "" };
     let byte = |at, name: &str, meaning: &str| dump.byte(at, name, meaning);
     let flagged =

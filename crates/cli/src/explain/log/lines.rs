@@ -67,15 +67,11 @@ fn leading_name(text: &str) -> &str {
 fn traced_ioctl(line: &str, settings: &Settings) -> Option<Explanation> {
     let arguments = line.get(line.find("ioctl(")? + "ioctl(".len()..)?;
     let request = arguments.split_once(", ")?.1;
-    let request = request.get(..request.find([',', ')'])?).filter(|_| !request.starts_with("_IOC("));
-    let (ioctl, text) = match request {
-        Some(text) => {
-            (Ioctl::from_name(text).or_else(|| Some(Ioctl(u32::try_from(value(text)?).ok()?)))?, text.into())
-        }
-        None => {
-            let ioctl = spelled_ioctl(arguments)?;
-            (ioctl, format!("{:#x}", ioctl.0))
-        }
+    let request = request.get(..request.find([',', ')'])?)?;
+    let ioctl = if request.starts_with("_IOC(") {
+        spelled_ioctl(arguments)?
+    } else {
+        Ioctl::from_name(request).or_else(|| Some(Ioctl(u32::try_from(value(request)?).ok()?)))?
     };
     ioctl.known()?;
     let result = arguments.rsplit_once(" = ").map_or("", |(_, result)| result);
@@ -88,7 +84,7 @@ fn traced_ioctl(line: &str, settings: &Settings) -> Option<Explanation> {
             return number("exit", exit, settings);
         }
     }
-    number("ioctl", &text, settings)
+    number("ioctl", &format!("{:#x}", ioctl.0), settings)
 }
 
 /// `_IOC(_IOC_READ|_IOC_WRITE, 0xae, 0xba, 0x8)`, as strace writes what it does not know.

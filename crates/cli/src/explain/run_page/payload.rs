@@ -156,12 +156,11 @@ fn internal(to: &mut Explanation, error: &InternalError) -> String {
     for (index, word) in error.data.as_slice().iter().enumerate() {
         let meaning = match (error.suberror, index) {
             (suberror::UNEXPECTED_EXIT_REASON, 0) => "the hardware's exit code, which has no handler",
-            (suberror::UNEXPECTED_EXIT_REASON, 1) => "the host CPU",
+            (suberror::UNEXPECTED_EXIT_REASON, 1) | (suberror::DELIVERY_EV, 4) => "the host CPU",
             (suberror::DELIVERY_EV, 0) => "the event that was delivered",
             (suberror::DELIVERY_EV, 1) => "the hardware's exit reason",
             (suberror::DELIVERY_EV, 2) => "its qualification",
             (suberror::DELIVERY_EV, 3) => "guest physical address",
-            (suberror::DELIVERY_EV, 4) => "the host CPU",
             (suberror::EMULATION, 0) => "emulation_failure.flags: bit 0 = the instruction is there",
             (suberror::EMULATION, 1 | 2) if emulation.is_some_and(|it| it.instruction.is_some()) => {
                 "the instruction"

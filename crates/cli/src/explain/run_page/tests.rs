@@ -49,12 +49,12 @@ fn a_memory_fault_needs_its_errno_and_a_stale_page_is_not_read() {
     let assumed = explain(&input, &on(Dialect::Linux7_2)).unwrap();
     assert!(assumed.title.contains("a private access to 0x1000 bytes at 0x5000"), "{}", assumed.title);
     assert!(assumed.fields[0].meaning.contains("MF-1"));
-    let with = |errno| Settings { errno: Some(errno), ..on(Dialect::Linux7_2) };
-    assert!(explain(&input, &with(Some(Errno::EHWPOISON))).unwrap().title.contains("poisoned"));
-    let stale = explain(&input, &with(Some(Errno::EINVAL))).unwrap();
+    let with = |errno| Settings { entered: Some(Err(errno)), ..on(Dialect::Linux7_2) };
+    assert!(explain(&input, &with(Errno::EHWPOISON)).unwrap().title.contains("poisoned"));
+    let stale = explain(&input, &with(Errno::EINVAL)).unwrap();
     assert!(stale.title.contains("stale") && stale.fields.iter().all(|field| field.name != "gpa"));
     // EFAULT alone is not enough, as a page that is unmapped showed on a real kernel.
-    let zero = explain(&page(0, &[]), &with(Some(Errno::EFAULT))).unwrap();
+    let zero = explain(&page(0, &[]), &with(Errno::EFAULT)).unwrap();
     assert!(zero.title.contains("KVM_RUN failed with EFAULT") && zero.advice.contains("MF-1"));
 }
 
