@@ -20,7 +20,7 @@ pub struct Tdx {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TdxCall {
-    /// `GetQuote`. It is answered at once; the quote follows when it is ready.
+    /// `GetQuote`. It is answered at once; the quote follows when it is ready, see [`crate::ghci::Quote`].
     GetQuote {
         /// The shared buffer, without the shared bit. Unchecked.
         gpa: Gpa,

@@ -42,7 +42,7 @@ pub enum MsrResponse {
     RegisterGpa(Option<Gfn>),
     /// The state of the page was changed, or not.
     Psc {
-        /// 0 for success. KVM knows one error: 0x8000_0000.
+        /// 0 for success. KVM knows one error: `0x8000_0000`.
         error: u32,
     },
     /// The other privilege level ran, or not.
