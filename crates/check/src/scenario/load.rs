@@ -210,6 +210,12 @@ pub(super) fn parse(
     Ok(Scenario { name: name.into(), title: file.title, mail: file.mail, cases })
 }
 
+/// A scenario out of a test's own text.
+#[cfg(test)]
+pub(crate) fn parse_for_tests(text: &str) -> Result<Scenario, ScenarioError> {
+    parse("test", "test.toml", text, CheckedTable::read)
+}
+
 fn invalid(origin: &str, case: &str, message: &str) -> ScenarioError {
     ScenarioError::Invalid { origin: origin.into(), message: format!("case '{case}': {message}") }
 }

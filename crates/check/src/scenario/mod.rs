@@ -10,6 +10,8 @@ use exeunt_abi::kvm::caps::Cap;
 use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::{Arch, Dialect, Errno};
 
+#[cfg(test)]
+pub(crate) use load::parse_for_tests;
 pub use load::{ScenarioError, load};
 pub use shipped::{NAMES, shipped};
 
