@@ -140,7 +140,7 @@ pub(crate) fn answer_until(
         "title = ''\n[vm]\ntype = '{}'\nmemory = 0x1000000\n[[case]]\ntitle = ''\nguest = '{guest}'",
         vm_type.name()
     );
-    let scenario = crate::scenario::parse_for_tests(&text).map_err(|error| error.to_string())?;
+    let scenario = crate::scenario::parse("test", &text).map_err(|error| error.to_string())?;
     let case = scenario.cases.first().ok_or("no case")?;
     let vm = make_vm(case, kernel, &Log::default())?;
     if kernel.dialect.has_exit_hypercall() && kernel.arch == exeunt_abi::Arch::X86 {

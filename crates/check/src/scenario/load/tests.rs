@@ -11,7 +11,7 @@ guest = "hlt"
 "#;
 
 fn parsed(text: &str) -> Result<Scenario, ScenarioError> {
-    parse_for_tests(text)
+    parse("test", text)
 }
 
 /// The message of a text that is refused.
