@@ -206,7 +206,10 @@ impl<'a, 'd> Walk<'a, 'd> {
                 let name = name.map_or_else(|| "enum".to_string(), |name| format!("enum {name}"));
                 Resolved { name, size: own_size.unwrap_or(0), members: None }
             }
-            _ => Resolved { name: name.unwrap_or_default(), size: own_size.unwrap_or(0), members: None },
+            _ => {
+                let name = name.map_or_else(String::new, |name| as_clang_spells(&name).to_string());
+                Resolved { name, size: own_size.unwrap_or(0), members: None }
+            }
         };
         Ok(resolved)
     }
@@ -269,6 +272,19 @@ impl<'a, 'd> Walk<'a, 'd> {
         let text = self.dwarf.attr_string(self.unit, value)?;
         let text = text.to_string_lossy()?.into_owned();
         Ok(Some(text))
+    }
+}
+
+/// GCC and clang name the same base type differently.
+fn as_clang_spells(name: &str) -> &str {
+    match name {
+        "long unsigned int" => "unsigned long",
+        "long int" => "long",
+        "long long unsigned int" => "unsigned long long",
+        "long long int" => "long long",
+        "short unsigned int" => "unsigned short",
+        "short int" => "short",
+        other => other,
     }
 }
 

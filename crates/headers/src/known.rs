@@ -34,11 +34,14 @@ pub(crate) fn in_use_on(name: &str, target: Target) -> bool {
     }
 }
 
-/// Structs of 32-bit processes that the kernel translates, so that another layout is no defect.
+/// Structs for which another layout in a 32-bit process is no defect: the kernel translates them, or refuses the process.
 ///
-/// Source: Linux v7.2 `virt/kvm/kvm_main.c`, `kvm_vm_compat_ioctl` and `kvm_vcpu_compat_ioctl`, and
-/// `arch/x86/kvm/x86.c`, `kvm_arch_vm_compat_ioctl`.
-pub(crate) fn is_translated(name: &str) -> bool {
-    ["kvm_dirty_log", "kvm_clear_dirty_log", "kvm_signal_mask", "kvm_msr_filter", "kvm_msr_filter_range"]
-        .contains(&name)
+/// `/dev/sev` and `/dev/sev-guest` have no `compat_ioctl`: every call of a 32-bit process fails with `ENOTTY`.
+///
+/// Source: Linux v7.2 `virt/kvm/kvm_main.c`, `kvm_vm_compat_ioctl` and `kvm_vcpu_compat_ioctl`; `arch/x86/kvm/x86.c`,
+/// `kvm_arch_vm_compat_ioctl`; `drivers/crypto/ccp/sev-dev.c`, `drivers/virt/coco/sev-guest/sev-guest.c`.
+pub(crate) fn is_no_matter_for_compat(name: &str) -> bool {
+    const TRANSLATED: [&str; 5] =
+        ["kvm_dirty_log", "kvm_clear_dirty_log", "kvm_signal_mask", "kvm_msr_filter", "kvm_msr_filter_range"];
+    TRANSLATED.contains(&name) || name.starts_with("sev_") || name.starts_with("snp_")
 }

@@ -18,6 +18,6 @@ pub mod suggest;
 pub mod target;
 pub mod tree;
 
-pub use diff::finding::{Change, Finding, Severity};
+pub use diff::{Finding, Severity};
 pub use target::Target;
 pub use tree::{Absent, Bits, Field, Image, Layout, Scope, Tree};

@@ -95,8 +95,12 @@ fn reasons(absent: &[Absent]) -> String {
 /// What the generated file includes. Headers that a tree does not have, or not for this architecture, are left out.
 const INCLUDES: &str = "\
 #include <linux/kvm.h>
+#if __has_include(<linux/version.h>)
 #include <linux/version.h>
+#endif
+#if __has_include(<linux/errno.h>) && __has_include(<asm/errno.h>)
 #include <linux/errno.h>
+#endif
 #if __has_include(<linux/kvm_para.h>) && __has_include(<asm/kvm_para.h>)
 #include <linux/kvm_para.h>
 #endif

@@ -11,7 +11,7 @@ use crate::tree::{Layout, Tree};
 /// the new kernel.
 pub(super) fn compare(findings: &mut Findings, old: &Tree, new: &Tree, target: Target, name: &str) {
     let Some(kernel) = target.compat_kernel() else { return };
-    if !known::in_use_on(name, target) || known::is_translated(name) {
+    if !known::in_use_on(name, target) || known::is_no_matter_for_compat(name) {
         return;
     }
     let mut pair = Pair { findings, name, target };
@@ -38,27 +38,28 @@ impl Pair<'_> {
     }
 
     fn within(&mut self, tree: &Tree, process: &Layout, kernel: &Layout) {
-        let name = || tree.name.clone();
+        let (abi, name) = (self.target, || tree.name.clone());
         for field in process.fields.iter().filter(|field| !field.is_reserved()) {
             let Some(same) = kernel.field(&field.path) else { continue };
             let path = field.path.clone();
             if same.offset != field.offset {
                 let (process, kernel) = (at(process, field.offset), at(kernel, same.offset));
-                self.add(Change::CompatMoved { field: path, process, kernel, tree: name() });
+                self.add(Change::CompatMoved { abi, field: path, process, kernel, tree: name() });
             } else if same.size != field.size {
                 let (process, kernel) = (field.size, same.size);
-                self.add(Change::CompatResized { field: path, process, kernel, tree: name() });
+                self.add(Change::CompatResized { abi, field: path, process, kernel, tree: name() });
             }
         }
         // Padding at the end of a member of the exit union is never looked at.
         if process.place.is_none() && process.size != kernel.size {
             let (process, kernel) = (process.size, kernel.size);
-            self.add(Change::CompatSize { process, kernel, tree: name() });
+            self.add(Change::CompatSize { abi, process, kernel, tree: name() });
         }
     }
 
     /// Fields that are elsewhere than in the old kernel: what does the new kernel have in their place?
     fn across(&mut self, [old, new]: [&Tree; 2], process: &Layout, was: &Layout, now: &Layout) {
+        let abi = self.target;
         for field in process.fields.iter().filter(|field| !field.is_reserved()) {
             let moved = was.field(&field.path).is_some_and(|same| same.offset != field.offset);
             let at_home = now.field(&field.path).is_some_and(|same| same.offset == field.offset);
@@ -71,7 +72,7 @@ impl Pair<'_> {
             if !with.is_empty() {
                 let (field, at) = (field.path.clone(), at(process, field.offset));
                 let (old, new) = (old.name.clone(), new.name.clone());
-                self.add(Change::CompatCollides { field, at, old, new, with });
+                self.add(Change::CompatCollides { abi, field, at, old, new, with });
             }
         }
     }

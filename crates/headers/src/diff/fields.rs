@@ -84,7 +84,10 @@ impl Pair<'_> {
         };
         if (same.offset, same.bits.map(|bits| bits.low)) != (field.offset, field.bits.map(|bits| bits.low)) {
             let (from, to) = (at(was, field.offset), at(now, same.offset));
-            self.add(Severity::Break, Change::Moved { field: name.clone(), from, to });
+            let onto =
+                now.overlapping(field.bytes()).filter(|other| other.path != name && !other.is_reserved());
+            let onto = onto.map(|other| other.path.clone()).collect();
+            self.add(Severity::Break, Change::Moved { field: name.clone(), from, to, onto });
         }
         if same.size != field.size || same.bits.map(|bits| bits.width) != field.bits.map(|bits| bits.width) {
             let (from, to) = (field.size, same.size);

@@ -16,7 +16,7 @@ pub struct Finding {
     pub arches: Vec<Target>,
     /// What it is.
     #[serde(flatten)]
-    pub change: Change,
+    pub(crate) change: Change,
 }
 
 /// Whether programs stop working.
@@ -31,12 +31,12 @@ pub enum Severity {
 
 /// A place in a struct, and in `kvm_run` if the struct is a member of its exit union.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct At {
+pub(crate) struct At {
     /// From the start of the struct, in bytes.
-    pub offset: u64,
+    pub(crate) offset: u64,
     /// From the start of `kvm_run`, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub in_kvm_run: Option<u64>,
+    pub(crate) in_kvm_run: Option<u64>,
 }
 
 impl fmt::Display for At {
@@ -48,42 +48,157 @@ impl fmt::Display for At {
     }
 }
 
-/// What a difference is. Sizes and offsets are in bytes.
+/// What a difference is. Sizes and offsets are in bytes; what a variant prints says what its fields are.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
-#[expect(missing_docs, reason = "the sentence that a variant prints says what its fields are")]
-pub enum Change {
+pub(crate) enum Change {
     StructRemoved,
+    /// Only some architectures lost it.
     StructGoneHere,
-    StructAdded { size: u64 },
-    SizeChanged { from: u64, to: u64 },
-    Moved { field: String, from: At, to: At },
-    Resized { field: String, at: At, from: u64, to: u64 },
-    Retyped { field: String, at: At, from: String, to: String },
-    Removed { field: String, at: At, size: u64 },
-    Reused { field: String, at: At, size: u64, by: Vec<String> },
-    Overlaid { field: String, at: At, over: Vec<String> },
-    ReservedUsed { field: String, at: At, size: u64, reserved: Vec<String>, gate: Option<&'static str> },
-    PaddingUsed { field: String, at: At, size: u64, gate: Option<&'static str> },
-    Added { field: String, at: At, size: u64 },
-    Hole { before: String, at: At, size: u64 },
-    CompatMoved { field: String, process: At, kernel: At, tree: String },
-    CompatResized { field: String, process: u64, kernel: u64, tree: String },
-    CompatSize { process: u64, kernel: u64, tree: String },
-    CompatCollides { field: String, at: At, old: String, new: String, with: Vec<String> },
-    BecomesBitField { constant: String, bit: u32, consumers: &'static [&'static str] },
-    NumberChanged { space: Option<Space>, name: String, from: u64, to: u64 },
-    NumberRemoved { space: Option<Space>, name: String, value: u64 },
-    NumberGoneHere { name: String, value: u64 },
-    NumberAdded { space: Option<Space>, name: String, value: u64 },
-    NumberReused { space: Space, value: u64, was: Vec<String>, now: Vec<String> },
+    StructAdded {
+        size: u64,
+    },
+    SizeChanged {
+        from: u64,
+        to: u64,
+    },
+    Moved {
+        field: String,
+        from: At,
+        to: At,
+        onto: Vec<String>,
+    },
+    Resized {
+        field: String,
+        at: At,
+        from: u64,
+        to: u64,
+    },
+    Retyped {
+        field: String,
+        at: At,
+        from: String,
+        to: String,
+    },
+    Removed {
+        field: String,
+        at: At,
+        size: u64,
+    },
+    /// Removed, and other fields have its bytes.
+    Reused {
+        field: String,
+        at: At,
+        size: u64,
+        by: Vec<String>,
+    },
+    /// A new member of a union.
+    Overlaid {
+        field: String,
+        at: At,
+        over: Vec<String>,
+    },
+    /// A new field in bytes that were set aside by name.
+    ReservedUsed {
+        field: String,
+        at: At,
+        size: u64,
+        reserved: Vec<String>,
+        gate: Option<&'static str>,
+    },
+    /// A new field in bytes that had no name.
+    PaddingUsed {
+        field: String,
+        at: At,
+        size: u64,
+        gate: Option<&'static str>,
+    },
+    Added {
+        field: String,
+        at: At,
+        size: u64,
+    },
+    /// Bytes without a name in a new struct.
+    Hole {
+        before: String,
+        at: At,
+        size: u64,
+    },
+    CompatMoved {
+        abi: Target,
+        field: String,
+        process: At,
+        kernel: At,
+        tree: String,
+    },
+    CompatResized {
+        abi: Target,
+        field: String,
+        process: u64,
+        kernel: u64,
+        tree: String,
+    },
+    CompatSize {
+        abi: Target,
+        process: u64,
+        kernel: u64,
+        tree: String,
+    },
+    /// An old process finds other fields of a new kernel where its own field was.
+    CompatCollides {
+        abi: Target,
+        field: String,
+        at: At,
+        old: String,
+        new: String,
+        with: Vec<String>,
+    },
+    BecomesBitField {
+        constant: String,
+        bit: u32,
+        consumers: &'static [&'static str],
+    },
+    NumberChanged {
+        space: Option<Space>,
+        name: String,
+        from: u64,
+        to: u64,
+    },
+    NumberRemoved {
+        space: Option<Space>,
+        name: String,
+        value: u64,
+    },
+    /// Only some architectures lost it.
+    NumberGoneHere {
+        name: String,
+        value: u64,
+    },
+    NumberAdded {
+        space: Option<Space>,
+        name: String,
+        value: u64,
+    },
+    NumberReused {
+        space: Space,
+        value: u64,
+        was: Vec<String>,
+        now: Vec<String>,
+    },
 }
 
-impl Change {
+impl Finding {
     /// True if nothing that was there is touched.
     #[must_use]
     pub const fn is_addition(&self) -> bool {
-        matches!(self, Self::StructAdded { .. } | Self::NumberAdded { .. })
+        matches!(self.change, Change::StructAdded { .. } | Change::NumberAdded { .. })
+    }
+}
+
+/// The difference in words, without subject and architectures.
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.change.fmt(f)
     }
 }
 
@@ -95,6 +210,10 @@ fn names(names: &[String]) -> String {
         Some((last, [])) => last.clone(),
         Some((last, rest)) => format!("{} and {last}", rest.join(", ")),
     }
+}
+
+fn bytes(size: u64) -> String {
+    if size == 1 { "1 byte".into() } else { format!("{size} bytes") }
 }
 
 /// Small numbers in decimal, bits and codes in hex.
@@ -113,27 +232,34 @@ impl Change {
         Some(match self {
             Self::StructRemoved => "removed".into(),
             Self::StructGoneHere => "no longer declared for these architectures".into(),
-            Self::StructAdded { size } => format!("added, {size} bytes"),
+            Self::StructAdded { size } => format!("added, {}", bytes(*size)),
             Self::SizeChanged { from, to } => format!("sizeof changes from {from} to {to}"),
-            Self::Moved { field, from, to } => format!("`{field}` moves from {from} to {to}"),
+            Self::Moved { field, from, to, onto } => {
+                let onto = match onto.as_slice() {
+                    [] => String::new(),
+                    onto => format!("; its old bytes now belong to {}", names(onto)),
+                };
+                format!("`{field}` moves from {from} to {to}{onto}")
+            }
             Self::Resized { field, at, from, to } => {
                 format!("`{field}` at {at} changes its size from {from} to {to}")
             }
             Self::Retyped { field, at, from, to } => {
                 format!("`{field}` at {at} changes its type from {from} to {to}")
             }
-            Self::Removed { field, at, size } => format!("`{field}` at {at}, {size} bytes, is removed"),
+            Self::Removed { field, at, size } => format!("`{field}` at {at}, {}, is removed", bytes(*size)),
             Self::Reused { field, at, size, by } => format!(
-                "`{field}` is removed and its {size} bytes at {at} are re-used by {}: code that names `{field}` no \
+                "`{field}` is removed and its {} at {at} re-used by {}: code that names `{field}` no \
                  longer compiles, and binaries read the new field",
+                bytes(*size),
                 names(by)
             ),
             Self::Overlaid { field, at, over } => {
-                format!("new `{field}` at {at} shares its bytes with {}, which stays", names(over))
+                format!("new `{field}` at {at} overlays {}", names(over))
             }
             Self::ReservedUsed { field, at, size, reserved, gate } => {
                 let gate = gate.map_or(String::new(), |gate| format!("; it is valid only with {gate}"));
-                format!("new `{field}` at {at}, {size} bytes, takes from {}{gate}", names(reserved))
+                format!("new `{field}` at {at}, {}, takes from {}{gate}", bytes(*size), names(reserved))
             }
             Self::PaddingUsed { field, at, size, gate } => {
                 let gate = match gate {
@@ -141,11 +267,11 @@ impl Change {
                     None => "reading it from an older kernel gives garbage".into(),
                 };
                 let padding = "takes bytes that were compiler padding, which older kernels never write";
-                format!("new `{field}` at {at}, {size} bytes, {padding}: {gate}")
+                format!("new `{field}` at {at}, {}, {padding}: {gate}", bytes(*size))
             }
-            Self::Added { field, at, size } => format!("new `{field}` at {at}, {size} bytes"),
+            Self::Added { field, at, size } => format!("new `{field}` at {at}, {}", bytes(*size)),
             Self::Hole { before, at, size } => {
-                format!("{size} bytes of compiler padding at {at}, before `{before}`: pad explicitly")
+                format!("{} of compiler padding at {at}, before `{before}`: pad explicitly", bytes(*size))
             }
             _ => return None,
         })
@@ -153,19 +279,22 @@ impl Change {
 
     fn compat(&self) -> Option<String> {
         Some(match self {
-            Self::CompatMoved { field, process, kernel, tree } => format!(
-                "`{field}` of a process of this ABI is at {process}, and the 64-bit kernel has it at {kernel} [{tree}]"
+            Self::CompatMoved { abi, field, process, kernel, tree } => format!(
+                "in {tree}, `{field}` is at {process} for an {abi} process and at {kernel} for its 64-bit kernel"
             ),
-            Self::CompatResized { field, process, kernel, tree } => format!(
-                "`{field}` has {process} bytes in a process of this ABI and {kernel} in the 64-bit kernel [{tree}]"
+            Self::CompatResized { abi, field, process, kernel, tree } => format!(
+                "in {tree}, `{field}` has {} for an {abi} process and {} for its 64-bit kernel",
+                bytes(*process),
+                bytes(*kernel)
             ),
-            Self::CompatSize { process, kernel, tree } => format!(
-                "sizeof is {process} in a process of this ABI and {kernel} in the 64-bit kernel [{tree}]"
-            ),
-            Self::CompatCollides { field, at, old, new, with } => format!(
-                "`{field}` collides with {}: a process of this ABI built for {old} has it at {at}, where a 64-bit \
-                 kernel of {new} has {}",
-                names(with),
+            Self::CompatSize { abi, process, kernel, tree } => {
+                format!(
+                    "in {tree}, sizeof is {process} for an {abi} process and {kernel} for its 64-bit kernel"
+                )
+            }
+            Self::CompatCollides { abi, field, at, old, new, with } => format!(
+                "an {abi} process built for {old} has `{field}` at {at}, where it collides with {} of a 64-bit kernel \
+                 of {new}",
                 names(with)
             ),
             Self::BecomesBitField { constant, bit, consumers } => format!(

@@ -5,12 +5,13 @@
 
 mod compat;
 mod fields;
-pub mod finding;
+pub(crate) mod finding;
 pub(crate) mod numbers;
 
 use crate::target::Target;
 use crate::tree::Tree;
-use finding::{Change, Finding, Severity};
+use finding::Change;
+pub use finding::{Finding, Severity};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Findings of all targets; what several targets have in common is one.

@@ -51,6 +51,21 @@ pub fn release(release: Release) -> Tree {
     tree(release.name(), release, None)
 }
 
+/// The tree of a release as it was published: some structs changed in its stable series.
+#[must_use]
+pub fn as_published(release: Release) -> Tree {
+    let mut tree = tree(release.name(), release, None);
+    for (target, image) in &mut tree.images {
+        for def in others().filter(|def| def.targets.contains(target)) {
+            if let Some(members) = def.members_as_published(release) {
+                let placed = Rules { target: *target, packed: def.packed }.place_struct(members);
+                flatten::add(&mut image.layouts, def.name, placed.size, &placed.nodes);
+            }
+        }
+    }
+    tree
+}
+
 /// Every struct that any dialect has.
 #[must_use]
 pub fn struct_names() -> BTreeSet<String> {

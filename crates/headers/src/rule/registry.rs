@@ -11,7 +11,8 @@ pub(super) struct Def {
     /// Where a header declares it.
     pub(super) targets: &'static [Target],
     pub(super) packed: bool,
-    /// Oldest first; each holds until the next.
+    /// Oldest first; each holds until the next. Two of the same release are as it was published and as its stable
+    /// series ended.
     pub(super) forms: &'static [Form],
 }
 
@@ -32,6 +33,12 @@ impl Def {
     /// The members in a release, if it has the struct.
     pub(super) fn members(&self, release: Release) -> Option<&'static [Member]> {
         self.forms.iter().rev().find(|form| form.since <= release).map(|form| form.members)
+    }
+
+    /// The members in a release as it was published, before its stable series.
+    pub(super) fn members_as_published(&self, release: Release) -> Option<&'static [Member]> {
+        let first = self.forms.iter().find(|form| form.since == release);
+        first.map(|form| form.members).or_else(|| self.members(release))
     }
 }
 

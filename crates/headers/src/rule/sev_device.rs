@@ -69,6 +69,10 @@ const GUEST_REQUEST: &[Member] = &[
     union("", &[u64("exitinfo2"), group("", &[u32("fw_error"), u32("vmm_error")])]),
 ];
 
+/// As published with 6.1; its stable series has the union.
+const GUEST_REQUEST_FW_ERR: &[Member] =
+    &[u8("msg_version"), u64("req_data"), u64("resp_data"), u64("fw_err")];
+
 pub(super) const STRUCTS: &[Def] = &[
     packed("sev_issue_cmd", &[since(Linux5_10, &[u32("cmd"), u64("data"), u32("error")])]),
     packed("sev_user_data_status", &[since(Linux5_10, STATUS)]),
@@ -82,7 +86,10 @@ pub(super) const STRUCTS: &[Def] = &[
     packed("sev_user_data_snp_vlek_load", &[since(Linux6_12, VLEK_LOAD)]),
     packed("sev_user_data_snp_wrapped_vlek_hashstick", &[since(Linux6_12, &[u8s("data", 432)])]),
     everywhere("snp_report_req", &[since(Linux6_1, REPORT_REQ)]),
-    everywhere("snp_guest_request_ioctl", &[since(Linux6_1, GUEST_REQUEST)]),
+    everywhere(
+        "snp_guest_request_ioctl",
+        &[since(Linux6_1, GUEST_REQUEST_FW_ERR), since(Linux6_1, GUEST_REQUEST)],
+    ),
     everywhere(
         "snp_ext_report_req",
         &[since(Linux6_1, &[group("data", REPORT_REQ), u64("certs_address"), u32("certs_len")])],
