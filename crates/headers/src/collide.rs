@@ -36,7 +36,9 @@ pub fn collide(trees: &[Tree]) -> Vec<Collision> {
 }
 
 fn between(first: &Tree, second: &Tree) -> Vec<Collision> {
-    let mut merged: BTreeMap<(Space, u64, [Vec<String>; 2]), BTreeSet<Target>> = BTreeMap::new();
+    /// Space, number, and the names in both trees.
+    type Key = (Space, u64, [Vec<String>; 2]);
+    let mut merged: BTreeMap<Key, BTreeSet<Target>> = BTreeMap::new();
     for target in shared_targets(first, second) {
         let (Some(one), Some(other)) = (first.images.get(&target), second.images.get(&target)) else {
             continue;

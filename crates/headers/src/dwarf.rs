@@ -79,14 +79,13 @@ pub(crate) fn symbols(bytes: &[u8], prefix: &str) -> Result<BTreeMap<String, u64
         let section = file.section_by_index(section)?;
         let data = section.data()?;
         let start = symbol.address().saturating_sub(section.address());
-        let value = match usize::try_from(start).ok().and_then(|start| data.get(start..)) {
-            // A constant 0 may lie in a section without bytes.
-            Some(rest) if rest.is_empty() => 0,
-            Some(rest) => {
-                let bytes = rest.first_chunk().ok_or(DwarfError::Missing("symbol's value"))?;
-                if file.is_little_endian() { u64::from_le_bytes(*bytes) } else { u64::from_be_bytes(*bytes) }
-            }
-            None => 0,
+        let value = if data.is_empty() {
+            // A section without bytes in the file is all zero.
+            0
+        } else {
+            let rest = usize::try_from(start).ok().and_then(|start| data.get(start..));
+            let bytes = *rest.and_then(<[u8]>::first_chunk).ok_or(DwarfError::Missing("symbol's value"))?;
+            if file.is_little_endian() { u64::from_le_bytes(bytes) } else { u64::from_be_bytes(bytes) }
         };
         found.insert(name.to_string(), value);
     }
@@ -145,7 +144,7 @@ struct Resolved {
     members: Option<Vec<Node>>,
 }
 
-impl<'a, 'd> Walk<'a, 'd> {
+impl<'d> Walk<'_, 'd> {
     fn add(&mut self, entry: &Entry<'_, 'd>, found: &mut Found) -> Result<(), DwarfError> {
         if entry.tag() == gimli::DW_TAG_enumerator {
             let (Some(name), Some(value)) = (self.name(entry)?, entry.attr_value(gimli::DW_AT_const_value)?)

@@ -47,7 +47,9 @@ pub(crate) fn add(layouts: &mut BTreeMap<String, Layout>, name: &str, size: u64,
             match &exit.shape {
                 Shape::Group(parts) if !exit.name.is_empty() => {
                     let mut fields = Vec::new();
-                    parts.iter().for_each(|part| collect(&mut fields, "", 0, part));
+                    for part in parts {
+                        collect(&mut fields, "", 0, part);
+                    }
                     let layout = Layout { size: exit.size, place: Some(place), fields };
                     layouts.insert(format!("{RUN}.{}", exit.name), layout);
                 }
@@ -77,6 +79,10 @@ fn collect(fields: &mut Vec<Field>, prefix: &str, start: u64, node: &Node) {
             let offset = offset.saturating_add(low_byte);
             fields.push(Field { path, offset, size, type_name: type_name.clone(), bits: Some(bits) });
         }
-        Shape::Group(members) => members.iter().for_each(|member| collect(fields, &path, offset, member)),
+        Shape::Group(members) => {
+            for member in members {
+                collect(fields, &path, offset, member);
+            }
+        }
     }
 }

@@ -4,7 +4,7 @@ use crate::target::Target;
 
 /// Programs that compare the whole of a field with numbers, so that a bit or'ed into it makes them see an unknown number.
 ///
-/// Source: "Re: [PATCH v4.1] KVM, SEV: Add KVM_EXIT_SHUTDOWN metadata for SEV-ES", M. Zyngier, April 2022: QEMU
+/// Source: "Re: [PATCH v4.1] KVM, SEV: Add `KVM_EXIT_SHUTDOWN` metadata for SEV-ES", M. Zyngier, April 2022: QEMU
 /// `accel/kvm/kvm-all.c`, `kvm_cpu_exec`; "`CrosVM` and kvmtool have similar constructs".
 pub(crate) const STRICT_MATCHERS: &[&str] =
     &["QEMU kvm_cpu_exec(): switch (run->system_event.type)", "crosvm", "kvmtool"];

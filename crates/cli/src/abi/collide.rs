@@ -44,17 +44,16 @@ pub(super) fn main(args: &Args) -> Result<ExitCode, Failure> {
     let names: Vec<&str> = trees.iter().map(|tree| tree.name.as_str()).collect();
     match args.format {
         Format::Json => {
-            print(&json(&Report { trees: names, collisions: &collisions, not_looked_at: unseen(&trees) })?)?
+            let report = Report { trees: names, collisions: &collisions, not_looked_at: unseen(&trees) };
+            print(&json(&report)?)?;
         }
         Format::Text => {
-            let lines = collisions
-                .iter()
-                .map(|found| format!("{found}  [{}]\n", arches(&found.arches, &Target::ALL)));
-            let mut text: String = lines.collect();
-            text.push_str(&absent(&trees.iter().collect::<Vec<_>>()));
+            let line = |found: &Collision| format!("{found}  [{}]\n", arches(&found.arches, &Target::ALL));
+            let mut lines: Vec<String> = collisions.iter().map(line).collect();
+            lines.push(absent(&trees.iter().collect::<Vec<_>>()));
             let plural = if collisions.len() == 1 { "" } else { "s" };
-            text.push_str(&format!("{}: {} collision{plural}\n", names.join(", "), collisions.len()));
-            print(&text)?;
+            lines.push(format!("{}: {} collision{plural}\n", names.join(", "), collisions.len()));
+            print(&lines.concat())?;
         }
     }
     Ok(if collisions.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

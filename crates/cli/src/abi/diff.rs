@@ -101,24 +101,29 @@ fn text(old: &Tree, new: &Tree, targets: &[Target], findings: &[Finding], all: b
             subjects.push(&finding.subject);
         }
     }
-    let mut text = String::new();
+    let mut lines = Vec::new();
     for subject in subjects {
-        text.push_str(&format!("{subject}\n"));
+        lines.push(format!("{subject}\n"));
         for finding in shown.iter().filter(|finding| finding.subject == subject) {
             let severity = match finding.severity {
                 Severity::Break => "break",
                 Severity::Note => "note ",
             };
-            text.push_str(&format!("  {severity}  [{}]  {}\n", arches(&finding.arches, targets), finding));
+            lines.push(format!("  {severity}  [{}]  {finding}\n", arches(&finding.arches, targets)));
         }
     }
-    text.push_str(&absent(&[old, new]));
+    lines.push(absent(&[old, new]));
     let breaks = findings.iter().filter(|finding| finding.severity == Severity::Break).count();
     let names: Vec<_> = targets.iter().map(|target| target.name()).collect();
     let unseen = old.absent.len() + new.absent.len();
-    let unseen = if unseen == 0 { String::new() } else { format!("; {unseen} architectures not looked at") };
-    let hidden = if hidden == 0 { String::new() } else { format!(", of which {hidden} additions (--all)") };
-    text.push_str(&format!(
+    let unseen = if unseen == 0 {
+        String::new()
+    } else {
+        format!("; {} not looked at", count(unseen, "architecture"))
+    };
+    let hidden =
+        if hidden == 0 { String::new() } else { format!(", of which {} (--all)", count(hidden, "addition")) };
+    lines.push(format!(
         "{} -> {} on {}: {} and {}{hidden}{unseen}\n",
         old.name,
         new.name,
@@ -126,7 +131,7 @@ fn text(old: &Tree, new: &Tree, targets: &[Target], findings: &[Finding], all: b
         count(breaks, "break"),
         count(findings.len() - breaks, "note"),
     ));
-    text
+    lines.concat()
 }
 
 fn count(number: usize, what: &str) -> String {

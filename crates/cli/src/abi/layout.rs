@@ -20,7 +20,7 @@ pub(super) struct Args {
     #[arg(value_name = "STRUCT", required_unless_present = "list")]
     name: Option<String>,
 
-    /// The architectures: x86_64, i386, x32, aarch64, arm, riscv64; all if none is given
+    /// The architectures: `x86_64`, i386, x32, aarch64, arm, riscv64; all if none is given
     #[arg(long, value_delimiter = ',')]
     arch: Vec<String>,
 
@@ -72,7 +72,7 @@ fn list(args: &Args, trees: &[Tree]) -> Result<ExitCode, Failure> {
     let names: std::collections::BTreeSet<&str> = trees.iter().flat_map(Tree::struct_names).collect();
     let text = match args.format {
         Format::Json => json(&names)?,
-        Format::Text => names.iter().map(|name| format!("{name}\n")).collect(),
+        Format::Text => names.into_iter().flat_map(|name| [name, "\n"]).collect(),
     };
     print(&text)?;
     Ok(ExitCode::SUCCESS)

@@ -3,6 +3,7 @@
 use super::{CompileError, Run};
 use crate::dwarf;
 use std::collections::BTreeMap;
+use std::fmt::Write;
 
 /// Macros with their value, and those that have none.
 pub(super) struct Evaluated {
@@ -57,10 +58,8 @@ pub(super) fn evaluate(
     for _ in 0..ROUNDS {
         let mut text = includes.to_string();
         for name in &names {
-            // 64 bits hold every macro of the uapi; a negative one is extended.
-            text.push_str(&format!(
-                "const unsigned long long exeunt_{name} = (unsigned long long)({name});\n"
-            ));
+            // 64 bits hold every macro of the uapi; a negative one is extended. Writing to a string cannot fail.
+            let _ = writeln!(text, "const unsigned long long exeunt_{name} = (unsigned long long)({name});");
         }
         let errors = match run.compile(&text, options, "-c")? {
             Ok(object) => {

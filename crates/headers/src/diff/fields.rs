@@ -34,8 +34,12 @@ pub(super) fn compare(findings: &mut Findings, old: &Tree, new: &Tree, target: T
         (Some(was), Some(now)) if was == now => false,
         (Some(was), Some(now)) => {
             pair.size(was, now);
-            was.fields.iter().for_each(|field| pair.old_field(was, now, field));
-            now.fields.iter().for_each(|field| pair.new_field(was, now, field));
+            for field in &was.fields {
+                pair.old_field(was, now, field);
+            }
+            for field in &now.fields {
+                pair.new_field(was, now, field);
+            }
             true
         }
     }

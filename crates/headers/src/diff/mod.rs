@@ -52,7 +52,9 @@ pub fn diff(old: &Tree, new: &Tree) -> Vec<Finding> {
             changed |= fields::compare(&mut findings, old, new, *target, name);
         }
         if changed {
-            targets.iter().for_each(|target| compat::compare(&mut findings, old, new, *target, name));
+            for target in &targets {
+                compat::compare(&mut findings, old, new, *target, name);
+            }
         }
     }
     for target in &targets {

@@ -98,10 +98,7 @@ fn image(target: Target, release: Release, proposal: Option<&Proposal>) -> Image
         if !def.targets.contains(&target) {
             return None;
         }
-        match proposal.and_then(|proposal| proposal.form(def.name)) {
-            Some(changed) => changed,
-            None => def.members(release),
-        }
+        proposal.and_then(|proposal| proposal.form(def.name)).or_else(|| def.members(release))
     };
     let mut image = Image::default();
     let own = proposal.map_or(&[] as &[Def], |proposal| proposal.adds);

@@ -11,8 +11,8 @@ pub(super) struct Proposal {
     pub(super) name: &'static str,
     /// The release that the mail changes, as far as the registry has it.
     pub(super) base: Release,
-    /// Structs that exist in releases and look different here, or not at all.
-    pub(super) changes: &'static [(&'static str, Option<&'static [Member]>)],
+    /// Structs that exist in releases and look different here.
+    pub(super) changes: &'static [(&'static str, &'static [Member])],
     /// Members of the exit union that no release has.
     pub(super) adds: &'static [Def],
     /// Numbers that are different here, or not there.
@@ -20,8 +20,8 @@ pub(super) struct Proposal {
 }
 
 impl Proposal {
-    /// The form of a struct if the proposal changes it: `Some(None)` takes it away.
-    pub(super) fn form(&self, name: &str) -> Option<Option<&'static [Member]>> {
+    /// The form of a struct if the proposal changes it.
+    pub(super) fn form(&self, name: &str) -> Option<&'static [Member]> {
         self.changes.iter().find(|(changed, _)| *changed == name).map(|(_, form)| *form)
     }
 }
@@ -52,7 +52,7 @@ pub(super) const ALL: &[Proposal] = &[
     Proposal {
         name: "sev-term-v4.1",
         base: Linux5_17,
-        changes: &[("system_event", Some(SYSTEM_EVENT_DATA))],
+        changes: &[("system_event", SYSTEM_EVENT_DATA)],
         adds: &[],
         numbers: &[SEV_TERM_4, NDATA_VALID],
     },
@@ -60,7 +60,7 @@ pub(super) const ALL: &[Proposal] = &[
     Proposal {
         name: "sev-term-v4.1-doc",
         base: Linux5_17,
-        changes: &[("system_event", Some(SYSTEM_EVENT_FLAGS_DATA))],
+        changes: &[("system_event", SYSTEM_EVENT_FLAGS_DATA)],
         adds: &[],
         numbers: &[SEV_TERM_4, NDATA_VALID],
     },
@@ -68,7 +68,7 @@ pub(super) const ALL: &[Proposal] = &[
     Proposal {
         name: "sev-term-alternative",
         base: Linux5_17,
-        changes: &[("system_event", Some(SYSTEM_EVENT_DATA))],
+        changes: &[("system_event", SYSTEM_EVENT_DATA)],
         adds: &[],
         numbers: &[SEV_TERM_4],
     },
