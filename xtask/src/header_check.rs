@@ -63,7 +63,7 @@ fn check(tree: &Tree) -> Outcome {
     for (target, image) in &tree.images {
         let outcome = agree::compare(&forms, *target, image);
         let compiler = compile::find(*target).map_or(String::new(), |compiler| compiler.to_string());
-        println!("  {:<8} {compiler:<28} {}", target.name(), outcome.counts());
+        println!("  {:<8} {compiler:<35} {}", target.name(), outcome.counts());
         for difference in &outcome.differences {
             println!("    differs: {difference}");
         }

@@ -297,10 +297,11 @@ fn bits(entry: &Entry<'_, '_>, storage_bytes: u64) -> Result<Option<(u64, u64)>,
     if let Some(low) = attribute(entry, gimli::DW_AT_data_bit_offset)? {
         return Ok(Some((low, width)));
     }
-    // DWARF 3 counts from the most significant bit of the storage unit.
+    // Up to DWARF 3 the count is from the most significant bit of the storage unit, and negative where a packed bit-field
+    // reaches out of it.
     let from_top = attribute(entry, gimli::DW_AT_bit_offset)?.unwrap_or(0);
     let storage = attribute(entry, gimli::DW_AT_byte_size)?.unwrap_or(storage_bytes).saturating_mul(8);
-    Ok(Some((storage.saturating_sub(from_top).saturating_sub(width), width)))
+    Ok(Some((storage.wrapping_sub(from_top).wrapping_sub(width), width)))
 }
 
 fn attribute(entry: &Entry<'_, '_>, name: gimli::DwAt) -> Result<Option<u64>, DwarfError> {
@@ -311,3 +312,6 @@ fn attribute(entry: &Entry<'_, '_>, name: gimli::DwAt) -> Result<Option<u64>, Dw
 fn number<R: Reader>(value: &AttributeValue<R>) -> Option<u64> {
     value.udata_value().or_else(|| value.sdata_value().map(|signed| u64::from_ne_bytes(signed.to_ne_bytes())))
 }
+
+#[cfg(test)]
+mod tests;

@@ -45,6 +45,15 @@ impl Drop for Headers {
     }
 }
 
+/// Nothing can be compiled here, so there is nothing to test.
+fn is_skipped() -> bool {
+    let skipped = Target::ALL.into_iter().all(|target| find(target).is_err());
+    if skipped {
+        println!("skipped: no C compiler is found for any target");
+    }
+    skipped
+}
+
 const EVENT: &str = "
 struct kvm_run {
     __u32 exit_reason;
@@ -58,6 +67,9 @@ struct kvm_run {
 
 #[test]
 fn the_compiler_says_where_the_members_of_the_exit_union_lie() {
+    if is_skipped() {
+        return;
+    }
     let headers = Headers::new("union", EVENT);
     let tree = headers.read();
     assert_eq!(tree.images.len() + tree.absent.len(), Target::ALL.len());
@@ -76,6 +88,9 @@ fn the_compiler_says_where_the_members_of_the_exit_union_lie() {
 
 #[test]
 fn arrays_bit_fields_flexible_arrays_and_pointers_are_read() {
+    if is_skipped() {
+        return;
+    }
     let kvm = "
 struct kvm_inner { __u8 a; __u8 b[3][2]; };
 struct kvm_all {
@@ -117,6 +132,9 @@ struct kvm_all {
 
 #[test]
 fn macros_are_evaluated_by_the_compiler_and_what_is_no_constant_is_named() {
+    if is_skipped() {
+        return;
+    }
     let kvm = "
 #define KVM_EXIT_PLAIN 3
 #define KVM_ZERO 0
@@ -157,6 +175,9 @@ fn macros_are_evaluated_by_the_compiler_and_what_is_no_constant_is_named() {
 
 #[test]
 fn headers_that_are_not_there_or_do_not_compile_say_so_with_file_and_line() {
+    if is_skipped() {
+        return;
+    }
     let missing = compile::read(Path::new("does/not/exist"), &Target::ALL).unwrap_err();
     assert!(missing.to_string().starts_with("cannot read the headers in does/not/exist: "), "{missing}");
     let empty = Headers::new("empty", "");

@@ -16,6 +16,8 @@ pub(crate) struct Outcome {
     pub(crate) newer: Vec<String>,
     /// Numbers that are another architecture's.
     pub(crate) elsewhere: usize,
+    /// Numbers of `exeunt-abi` that the headers do not have for this architecture.
+    pub(crate) own_elsewhere: usize,
     /// Targets without a compiler or without headers.
     pub(crate) absent: usize,
     pub(crate) differences: Vec<String>,
@@ -29,28 +31,30 @@ impl Outcome {
         self.own_constants += other.own_constants;
         self.newer.extend(other.newer);
         self.elsewhere += other.elsewhere;
+        self.own_elsewhere += other.own_elsewhere;
         self.absent += other.absent;
         self.differences.extend(other.differences);
     }
 
     pub(crate) fn counts(&self) -> String {
-        let mut text = format!(
+        let mut parts = vec![format!(
             "{} structs, {} fields, {} constants and {} of exeunt-abi compared, {} differ",
             self.structs,
             self.fields,
             self.constants,
             self.own_constants,
             self.differences.len()
-        );
+        )];
         let others = [
             (self.newer.len(), "not in these headers"),
             (self.elsewhere, "numbers of other architectures"),
+            (self.own_elsewhere, "of exeunt-abi not in these headers"),
             (self.absent, "targets not looked at"),
         ];
         for (count, what) in others.into_iter().filter(|(count, _)| *count > 0) {
-            text.push_str(&format!("; {count} {what}"));
+            parts.push(format!("{count} {what}"));
         }
-        text
+        parts.join("; ")
     }
 }
 
@@ -67,8 +71,7 @@ pub(crate) fn compare(forms: &Forms, target: Target, image: &Image) -> Outcome {
                     .differences
                     .push(format!("exeunt-abi has {name} = {value:#x}, the headers {real:#x}"));
             }
-            // The registry's own numbers say which of these are too new.
-            None => {}
+            None => outcome.own_elsewhere += 1,
         }
     }
     outcome

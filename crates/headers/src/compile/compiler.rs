@@ -69,7 +69,7 @@ impl Compiler {
     }
 
     /// Compiles a text. The inner result is what the compiler wrote: its output, or its complaints.
-    pub(super) fn compile(
+    pub(crate) fn compile(
         &self,
         text: &str,
         arguments: &[OsString],

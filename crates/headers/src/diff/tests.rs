@@ -20,6 +20,9 @@ fn tree(name: &str, target: Target, size: u64, fields: &[(&str, u64, u64)]) -> T
     }
 }
 
+/// The new fields, both sizes, and what is to be said.
+type Case = (&'static [(&'static str, u64, u64)], [u64; 2], Severity, &'static str);
+
 fn found(old: &[(&str, u64, u64)], new: &[(&str, u64, u64)], sizes: [u64; 2]) -> Vec<(Severity, String)> {
     let [was, now] = sizes;
     let (old, new) = (tree("old", Target::X86_64, was, old), tree("new", Target::X86_64, now, new));
@@ -45,7 +48,7 @@ fn a_tree_does_not_differ_from_itself() {
 #[test]
 fn each_kind_of_change_of_a_field_is_told_in_its_own_words() {
     let base = [("a", 0, 4), ("b", 8, 8)];
-    let cases: [(&[(&str, u64, u64)], [u64; 2], Severity, &str); 8] = [
+    let cases: [Case; 8] = [
         (&[("a", 0, 4), ("b", 16, 8)], [24, 24], Break, "`b` moves from 8 to 16"),
         (&[("a", 0, 2), ("b", 8, 8)], [24, 24], Break, "`a` at 0 changes its size from 4 to 2"),
         (&[("a", 0, 4)], [24, 24], Break, "`b` at 8, 8 bytes, is removed"),
