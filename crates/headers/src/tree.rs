@@ -96,6 +96,20 @@ impl Scope {
             Self::Only(names) => names.contains(name),
         }
     }
+
+    /// True if the absence of this field of a struct means something.
+    ///
+    /// The registers behind the exit union are the architecture's, and so are the exits of s390; the registry has neither.
+    #[must_use]
+    pub fn covers_field(&self, name: &str, path: &str) -> bool {
+        let is_outside = name == "kvm_run" && (path.starts_with("s.") || path.starts_with("s390_"));
+        matches!(self, Self::Everything) || !is_outside
+    }
+
+    /// True if the tree knows which names each of its architectures has. The registry has one list of numbers for all.
+    const fn knows_architectures(&self) -> bool {
+        matches!(self, Self::Everything)
+    }
 }
 
 impl Tree {
@@ -103,6 +117,12 @@ impl Tree {
     #[must_use]
     pub(crate) fn both_cover(&self, other: &Self, name: &str) -> bool {
         self.scope.covers(name) && other.scope.covers(name)
+    }
+
+    /// Both trees know which names each of their architectures has.
+    #[must_use]
+    pub(crate) const fn both_know_architectures(&self, other: &Self) -> bool {
+        self.scope.knows_architectures() && other.scope.knows_architectures()
     }
 
     /// The names of all structs on any architecture, `kvm_run` first.

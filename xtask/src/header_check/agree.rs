@@ -1,7 +1,7 @@
 //! The registry against what a compiler says: pure, so that a test can plant a mistake.
 
 use exeunt_headers::space::Space;
-use exeunt_headers::{Image, Layout, Target};
+use exeunt_headers::{Image, Layout, Scope, Target};
 
 use super::{Forms, is_x86, numbers};
 
@@ -101,8 +101,10 @@ fn structs(outcome: &mut Outcome, forms: &Forms, target: Target, image: &Image) 
             candidates.extend(newest.layouts.get(name));
         }
         outcome.structs += 1;
-        let verdicts: Vec<Vec<String>> =
-            candidates.iter().map(|ours| fields(name, ours, real, forms.exact)).collect();
+        let verdicts: Vec<Vec<String>> = candidates
+            .iter()
+            .map(|ours| fields(name, ours, real, forms.exact, &forms.newest.scope))
+            .collect();
         outcome.fields += candidates.first().map_or(0, |ours| ours.fields.len());
         if !verdicts.iter().any(Vec::is_empty) {
             outcome.differences.extend(verdicts.into_iter().next().unwrap_or_default());
@@ -111,7 +113,7 @@ fn structs(outcome: &mut Outcome, forms: &Forms, target: Target, image: &Image) 
 }
 
 /// The differences between a struct of the registry and the compiler's.
-fn fields(name: &str, ours: &Layout, real: &Layout, exact: bool) -> Vec<String> {
+fn fields(name: &str, ours: &Layout, real: &Layout, exact: bool, scope: &Scope) -> Vec<String> {
     let mut differences = Vec::new();
     if ours.size != real.size {
         differences.push(format!("{name}: sizeof is {} and {} in the headers", ours.size, real.size));
@@ -141,9 +143,7 @@ fn fields(name: &str, ours: &Layout, real: &Layout, exact: bool) -> Vec<String> 
             }
         }
     }
-    // The registers behind the union and the exits of other architectures are not the registry's.
-    let is_outside = |path: &str| name == "kvm_run" && (path.starts_with("s.") || path.starts_with("s390_"));
-    for field in real.fields.iter().filter(|field| exact && !is_outside(&field.path)) {
+    for field in real.fields.iter().filter(|field| exact && scope.covers_field(name, &field.path)) {
         if ours.field(&field.path).is_none() {
             differences.push(format!("{name}.{}: is not in the registry", field.path));
         }

@@ -16,14 +16,19 @@ pub(super) fn at(layout: &Layout, offset: u64) -> At {
 /// Compares a struct. True if it has changed.
 pub(super) fn compare(findings: &mut Findings, old: &Tree, new: &Tree, target: Target, name: &str) -> bool {
     let mut pair = Pair { findings, name, target };
+    let known = old.both_know_architectures(new);
     match (old.layout(target, name), new.layout(target, name)) {
         (None, None) => false,
-        (Some(_), None) => {
-            if new.struct_names().contains(name) {
+        // A struct of one architecture that the other tree declares for more, or for fewer.
+        (Some(_), None) if new.struct_names().contains(name) => {
+            if known {
                 pair.add(Severity::Note, Change::StructGoneHere);
-            } else {
-                pair.add(Severity::Break, Change::StructRemoved);
             }
+            known
+        }
+        (None, Some(_)) if old.struct_names().contains(name) && !known => false,
+        (Some(_), None) => {
+            pair.add(Severity::Break, Change::StructRemoved);
             true
         }
         (None, Some(now)) => {
@@ -34,10 +39,12 @@ pub(super) fn compare(findings: &mut Findings, old: &Tree, new: &Tree, target: T
         (Some(was), Some(now)) if was == now => false,
         (Some(was), Some(now)) => {
             pair.size(was, now);
-            for field in &was.fields {
+            let covered =
+                |field: &&Field| [old, new].iter().all(|tree| tree.scope.covers_field(name, &field.path));
+            for field in was.fields.iter().filter(covered) {
                 pair.old_field(was, now, field);
             }
-            for field in &now.fields {
+            for field in now.fields.iter().filter(covered) {
                 pair.new_field(was, now, field);
             }
             true

@@ -14,6 +14,7 @@ pub(super) fn compare(findings: &mut Findings, old: &Tree, new: &Tree, target: T
         let subject = subject.map_or("constants", Space::one);
         findings.add(severity, subject, target, change);
     };
+    let known = old.both_know_architectures(new);
     for (name, value) in &was.constants {
         if !old.both_cover(new, name) {
             continue;
@@ -26,6 +27,7 @@ pub(super) fn compare(findings: &mut Findings, old: &Tree, new: &Tree, target: T
                 let severity = if is_moving(&name) { Severity::Note } else { Severity::Break };
                 add(severity, space, Change::NumberChanged { space, name, from, to: *to });
             }
+            None if is_elsewhere(new, &name) && !known => {}
             None if is_elsewhere(new, &name) => {
                 add(Severity::Note, space, Change::NumberGoneHere { name, value: from });
             }
@@ -36,7 +38,8 @@ pub(super) fn compare(findings: &mut Findings, old: &Tree, new: &Tree, target: T
         }
     }
     for (name, value) in &now.constants {
-        if old.both_cover(new, name) && !was.constants.contains_key(name) {
+        let is_new = !was.constants.contains_key(name) && (known || !is_elsewhere(old, name));
+        if is_new && old.both_cover(new, name) {
             let space = Space::of(name, &now.constants);
             let change = Change::NumberAdded { space, name: name.clone(), value: *value };
             add(Severity::Note, space, change);

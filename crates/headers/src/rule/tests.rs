@@ -103,9 +103,10 @@ fn the_run_page_of_exeunt_abi_lies_as_the_registry_says() {
 }
 
 #[test]
-fn every_dialect_of_exeunt_abi_has_its_headers() {
-    for known in exeunt_abi::Dialect::ALL {
-        assert!(dialect(known.name()).is_some(), "{known}");
+fn a_release_has_the_name_that_exeunt_abi_has_for_it() {
+    for release in Release::ALL {
+        let known = exeunt_abi::Dialect::from_name(release.name());
+        assert_eq!(known.map(exeunt_abi::Dialect::name), Some(release.name()));
     }
     assert!(dialect("linux-1.0").is_none());
 }
