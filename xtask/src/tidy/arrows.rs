@@ -48,6 +48,7 @@ const ROOMS: &[Room] = &[
     Room { package: INTERPOSE, dir: "crates/interpose", sees: HALVES, outside: None },
     Room { package: CLI, dir: "crates/cli", sees: ALL, outside: None },
     Room { package: "xtask", dir: "xtask", sees: &[ABI, HEADERS], outside: None },
+    Room { package: "exeunt-no-std", dir: "xtask/no-std", sees: &[ABI, PROTO], outside: Some(&[]) },
 ];
 
 pub(super) fn check(tree: &Tree) -> Vec<Finding> {
