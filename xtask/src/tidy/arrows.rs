@@ -47,6 +47,7 @@ const ROOMS: &[Room] = &[
     Room { package: CHECK, dir: "crates/check", sees: HALVES, outside: None },
     Room { package: INTERPOSE, dir: "crates/interpose", sees: HALVES, outside: None },
     Room { package: CLI, dir: "crates/cli", sees: ALL, outside: None },
+    Room { package: "exeunt-fuzz-targets", dir: "crates/fuzz", sees: ALL, outside: None },
     Room { package: "xtask", dir: "xtask", sees: &[ABI, HEADERS], outside: None },
     Room { package: "exeunt-no-std", dir: "xtask/no-std", sees: &[ABI, PROTO], outside: Some(&[]) },
 ];

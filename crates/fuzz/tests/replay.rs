@@ -5,7 +5,7 @@ use std::path::Path;
 
 #[test]
 fn every_target_takes_every_input_of_its_corpus() {
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../corpus");
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus");
     for (name, target) in TARGETS {
         let mut inputs = 0;
         for entry in std::fs::read_dir(corpus.join(name)).unwrap() {
@@ -22,7 +22,7 @@ fn every_target_takes_every_input_of_its_corpus() {
 #[test]
 fn every_target_has_a_binary_and_takes_nothing_and_everything() {
     for (name, target) in TARGETS {
-        let binary = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../fuzz_targets/{name}.rs"));
+        let binary = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../fuzz/fuzz_targets/{name}.rs"));
         assert!(binary.exists(), "{name}");
         target(&[]);
         for byte in [0, 0x5a, 0xff] {
