@@ -34,6 +34,7 @@ const CLI: &str = "exeunt-cli";
 
 const HALVES: &[&str] = &[ABI, PROTO, SERVICE, MODEL, CPU, LINUX];
 const ALL: &[&str] = &[ABI, PROTO, SERVICE, MODEL, CPU, LINUX, HEADERS, CHECK, INTERPOSE];
+const FUZZED: &[&str] = &[ABI, PROTO, SERVICE, MODEL, CPU, LINUX, CHECK];
 const WIRE: Option<&[&str]> = Some(&["zerocopy"]);
 
 const ROOMS: &[Room] = &[
@@ -47,7 +48,7 @@ const ROOMS: &[Room] = &[
     Room { package: CHECK, dir: "crates/check", sees: HALVES, outside: None },
     Room { package: INTERPOSE, dir: "crates/interpose", sees: HALVES, outside: None },
     Room { package: CLI, dir: "crates/cli", sees: ALL, outside: None },
-    Room { package: "exeunt-fuzz-targets", dir: "crates/fuzz", sees: ALL, outside: None },
+    Room { package: "exeunt-fuzz-targets", dir: "crates/fuzz", sees: FUZZED, outside: None },
     Room { package: "xtask", dir: "xtask", sees: &[ABI, HEADERS], outside: None },
     Room { package: "exeunt-no-std", dir: "xtask/no-std", sees: &[ABI, PROTO], outside: Some(&[]) },
 ];
