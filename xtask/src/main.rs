@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod header_check;
 mod tidy;
 
 /// The checks of this house that no compiler makes.
@@ -17,11 +18,13 @@ struct Args {
 #[derive(Subcommand)]
 enum Command {
     Tidy(tidy::Args),
+    HeaderCheck(header_check::Args),
 }
 
 fn main() -> ExitCode {
     // clap itself leaves with 2 on a usage error, and with 0 after help.
     match Args::parse().command {
         Command::Tidy(args) => tidy::run(&args),
+        Command::HeaderCheck(args) => header_check::run(&args),
     }
 }

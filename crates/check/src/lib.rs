@@ -12,3 +12,5 @@ pub mod report;
 pub mod runner;
 pub mod scenario;
 pub mod timeline;
+#[cfg(test)]
+mod vectors;

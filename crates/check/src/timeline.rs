@@ -172,16 +172,16 @@ fn payload_hex(page: &RunPage, exit: &Result<Exit, DecodeError>) -> String {
     let words = |count: u32| 8 + 8 * (count.min(16) as usize);
     let bytes = match exit {
         Ok(Exit::Io(_) | Exit::Vmgexit { .. }) => 16,
-        Ok(Exit::Mmio(_) | Exit::MemoryFault(_) | Exit::SnpReqCerts(_)) => 24,
-        Ok(Exit::Tdx(_)) => 64,
-        Ok(Exit::Rdmsr(_) | Exit::Wrmsr(_)) => 24,
+        Ok(Exit::Mmio(_) | Exit::MemoryFault(_) | Exit::SnpReqCerts(_) | Exit::Rdmsr(_) | Exit::Wrmsr(_)) => {
+            24
+        }
         Ok(Exit::Hypercall(_)) => 72,
         Ok(Exit::FailEntry(_)) => 12,
         Ok(Exit::InternalError(error)) => words(error.data.count),
         // Also where the kernel did not write them: these are the bytes of the quarrel.
         Ok(Exit::SystemEvent(event)) => words(event.data.count.max(1)),
         Ok(Exit::Notify { .. }) => 4,
-        Ok(Exit::Other(_)) => 64,
+        Ok(Exit::Tdx(_) | Exit::Other(_)) => 64,
         _ => 0,
     };
     hex(page.exit.get(..bytes).unwrap_or_default())

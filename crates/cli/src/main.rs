@@ -3,6 +3,7 @@
 //! Exit status: 0 when all went as expected, 1 when a scenario saw something else, 2 when something could not be run.
 #![forbid(unsafe_code)]
 
+mod abi;
 mod completions;
 mod explain;
 mod man;
@@ -24,6 +25,7 @@ const EXAMPLES: &str = "Examples:
   exeunt run                                        all shipped scenarios on the software kernel
   exeunt run page-state-change --dialect linux-6.12
   exeunt run triple-fault-migration --kernel kvm    two real VMs
+  exeunt abi diff linux-5.17 sev-term-v4.1          what a change of the header breaks
 
 Exit status: 0 all as expected, 1 a scenario saw something else, 2 something could not be run.";
 
@@ -31,6 +33,7 @@ Exit status: 0 all as expected, 1 a scenario saw something else, 2 something cou
 enum Command {
     Run(run::Args),
     Explain(explain::Args),
+    Abi(abi::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(args) => run::main(&args),
         Command::Explain(args) => explain::main(&args),
+        Command::Abi(args) => abi::main(&args),
         Command::Completions(args) => completions::main(&args),
         Command::Man(args) => man::main(&args),
     };

@@ -27,12 +27,14 @@ const SERVICE: &str = "exeunt";
 const MODEL: &str = "exeunt-model";
 const CPU: &str = "exeunt-cpu";
 const LINUX: &str = "exeunt-linux";
+const HEADERS: &str = "exeunt-headers";
 const CHECK: &str = "exeunt-check";
 const INTERPOSE: &str = "exeunt-interpose";
 const CLI: &str = "exeunt-cli";
 
 const HALVES: &[&str] = &[ABI, PROTO, SERVICE, MODEL, CPU, LINUX];
-const ALL: &[&str] = &[ABI, PROTO, SERVICE, MODEL, CPU, LINUX, CHECK, INTERPOSE];
+const ALL: &[&str] = &[ABI, PROTO, SERVICE, MODEL, CPU, LINUX, HEADERS, CHECK, INTERPOSE];
+const FUZZED: &[&str] = &[ABI, PROTO, SERVICE, MODEL, CPU, LINUX, CHECK];
 const WIRE: Option<&[&str]> = Some(&["zerocopy"]);
 
 const ROOMS: &[Room] = &[
@@ -42,10 +44,13 @@ const ROOMS: &[Room] = &[
     Room { package: MODEL, dir: "crates/model", sees: &[ABI, PROTO], outside: None },
     Room { package: CPU, dir: "crates/cpu", sees: &[ABI, PROTO, MODEL], outside: None },
     Room { package: LINUX, dir: "crates/linux", sees: &[ABI, PROTO], outside: None },
+    Room { package: HEADERS, dir: "crates/headers", sees: &[ABI], outside: None },
     Room { package: CHECK, dir: "crates/check", sees: HALVES, outside: None },
     Room { package: INTERPOSE, dir: "crates/interpose", sees: HALVES, outside: None },
     Room { package: CLI, dir: "crates/cli", sees: ALL, outside: None },
-    Room { package: "xtask", dir: "xtask", sees: &[], outside: None },
+    Room { package: "exeunt-fuzz-targets", dir: "crates/fuzz", sees: FUZZED, outside: None },
+    Room { package: "xtask", dir: "xtask", sees: &[ABI, HEADERS], outside: None },
+    Room { package: "exeunt-no-std", dir: "xtask/no-std", sees: &[ABI, PROTO], outside: Some(&[]) },
 ];
 
 pub(super) fn check(tree: &Tree) -> Vec<Finding> {

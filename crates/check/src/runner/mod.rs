@@ -7,6 +7,9 @@ mod on_model;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod on_kvm;
 
+#[cfg(test)]
+pub(crate) use on_model::answer_until;
+
 use crate::expect::{Seen, unmet};
 use crate::scenario::{Case, Scenario};
 use crate::timeline::{Event, Log};

@@ -121,3 +121,43 @@ fn policy(case: &Case, vm: &Vm) -> Result<Policy, String> {
 fn failed(what: &str, errno: Errno) -> String {
     format!("{what} failed with {errno}")
 }
+
+/// What `KVM_RUN` returned, and the union.
+#[cfg(test)]
+type Written = (exeunt_proto::exit::Entered, [u8; exeunt_abi::kvm::run::UNION_BYTES]);
+
+/// Runs a guest on a page full of `fill` and answers its exits until one has this number.
+#[cfg(test)]
+pub(crate) fn answer_until(
+    guest: &str,
+    vm_type: VmType,
+    kernel: Kernel,
+    fill: [u8; exeunt_abi::kvm::run::UNION_BYTES],
+    reason: u32,
+) -> Result<Written, String> {
+    use exeunt_proto::host::Vcpu as _;
+    let text = format!(
+        "title = ''\n[vm]\ntype = '{}'\nmemory = 0x1000000\n[[case]]\ntitle = ''\nguest = '{guest}'",
+        vm_type.name()
+    );
+    let scenario = crate::scenario::parse("test", &text).map_err(|error| error.to_string())?;
+    let case = scenario.cases.first().ok_or("no case")?;
+    let vm = make_vm(case, kernel, &Log::default())?;
+    if kernel.dialect.has_exit_hypercall() && kernel.arch == exeunt_abi::Arch::X86 {
+        enable(&vm, &[Cap::EXIT_HYPERCALL], kernel)?;
+    }
+    let mut vcpu = make_vcpu(case, &vm, 0)?;
+    for _ in 0..100 {
+        vcpu.page_mut().exit = fill;
+        let entered = vcpu.enter();
+        if vcpu.page().exit_reason == reason {
+            return Ok((entered, vcpu.page().exit));
+        }
+        let policy = policy(case, &vm)?;
+        let exit = exeunt_proto::exit::decode(entered, vcpu.page(), kernel).map_err(|e| e.to_string())?;
+        let plan = policy.plan(&exit).map_err(|stop| stop.to_string())?;
+        let reply = plan.carry_out(&mut vm.effects(), vcpu.port_data());
+        exeunt_proto::reply::encode(reply, kernel, vcpu.page_mut());
+    }
+    Err(format!("no exit {reason}"))
+}

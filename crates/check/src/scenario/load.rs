@@ -159,7 +159,7 @@ pub fn load(argument: &str) -> Result<Scenario, ScenarioError> {
     let text = read_file(path)?;
     let name = path.file_stem().map_or_else(|| argument.into(), |stem| stem.to_string_lossy().into_owned());
     let folder = path.parent().unwrap_or_else(|| Path::new("."));
-    parse(&name, argument, &text, |file| CheckedTable::read(&folder.join(file)))
+    parse_with(&name, argument, &text, |file| CheckedTable::read(&folder.join(file)))
 }
 
 fn read_file(path: &Path) -> Result<String, ScenarioError> {
@@ -175,7 +175,7 @@ fn read_file(path: &Path) -> Result<String, ScenarioError> {
 }
 
 /// Parses and checks a scenario. `read_certs` reads a certificate file by the name that the scenario gives it.
-pub(super) fn parse(
+pub(super) fn parse_with(
     name: &str,
     origin: &str,
     text: &str,
@@ -208,6 +208,15 @@ pub(super) fn parse(
         cases.push(checked.map_err(|message| invalid(origin, &case.title, &message))?);
     }
     Ok(Scenario { name: name.into(), title: file.title, mail: file.mail, cases })
+}
+
+/// A scenario out of a text. Files that it names are found from the working directory.
+///
+/// # Errors
+///
+/// Whatever is wrong with it, with `name.toml` for its origin.
+pub fn parse(name: &str, text: &str) -> Result<Scenario, ScenarioError> {
+    parse_with(name, &format!("{name}.toml"), text, CheckedTable::read)
 }
 
 fn invalid(origin: &str, case: &str, message: &str) -> ScenarioError {

@@ -10,7 +10,7 @@ use exeunt_abi::kvm::caps::Cap;
 use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::{Arch, Dialect, Errno};
 
-pub use load::{ScenarioError, load};
+pub use load::{ScenarioError, load, parse};
 pub use shipped::{NAMES, shipped};
 
 /// A scenario, checked.

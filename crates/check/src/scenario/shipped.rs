@@ -1,6 +1,6 @@
 //! The scenarios that come with the program.
 
-use super::load::parse;
+use super::load::parse_with;
 use super::{Scenario, ScenarioError};
 use exeunt::certs::{CertsError, CheckedTable};
 use std::path::Path;
@@ -39,7 +39,7 @@ const SIMULATED_CERTS: &[u8] = include_bytes!("../../scenarios/simulated.certs")
 /// [`ScenarioError::Unknown`] if none has the name.
 pub fn shipped(name: &str) -> Result<Scenario, ScenarioError> {
     let text = text(name).ok_or_else(|| ScenarioError::Unknown { name: name.into() })?;
-    parse(name, &format!("{name}.toml"), text, read_certs)
+    parse_with(name, &format!("{name}.toml"), text, read_certs)
 }
 
 fn read_certs(file: &Path) -> Result<CheckedTable, CertsError> {

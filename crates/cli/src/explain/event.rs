@@ -34,36 +34,47 @@ pub(super) struct About {
     pub(super) advice: &'static str,
 }
 
+/// `SEV_TERM` as the proposals write it.
+const SEV_TERM_WITH_DATA: u32 = sev_term_v4_1::SEV_TERM | sev_term_v4_1::NDATA_VALID;
+
 /// Dialects in which bit 31 says something else than the type, and `SEV_TERM` is 4.
 pub(super) fn is_of_2022(dialect: Dialect) -> bool {
     matches!(dialect.system_event_form(), SystemEventForm::Queued | SystemEventForm::Alternative)
 }
 
+/// The type that a number stands for in a dialect, or `None` where a proposal took the number for something else.
+fn shipped_number(number: u32, dialect: Dialect) -> Option<u32> {
+    match number {
+        _ if !is_of_2022(dialect) => Some(number),
+        SEV_TERM_WITH_DATA => Some(event_type::SEV_TERM),
+        sev_term_v4_1::SEV_TERM => None,
+        number => Some(number),
+    }
+}
+
 /// Calls out bit 31 where it has no meaning.
 pub(super) fn bit_31(number: u32, dialect: Dialect) -> Option<String> {
     let is_set = number & sev_term_v4_1::NDATA_VALID != 0;
-    (is_set && !is_of_2022(dialect)).then(|| {
-        "bit 31 is part of the type (SE-1). Only two proposals of 2022 that never shipped gave it a meaning of its own: \
-         ndata is valid (--dialect sev-term-v4.1, sev-term-alternative)"
+    let is_theirs = is_of_2022(dialect) && number == SEV_TERM_WITH_DATA;
+    (is_set && !is_theirs).then(|| {
+        "bit 31 is part of the type (SE-1). Only two proposals of 2022 that never shipped gave it a meaning of its own, \
+         and to SEV_TERM (0x80000004) alone: ndata is valid (--dialect sev-term-v4.1, sev-term-alternative)"
             .to_string()
     })
 }
 
 fn elsewhere(number: u32, dialect: Dialect) -> Option<&'static str> {
-    let is_4 = number & !sev_term_v4_1::NDATA_VALID == sev_term_v4_1::SEV_TERM;
-    (is_4 && !is_of_2022(dialect)).then_some("SEV_TERM in the proposals of 2022; it shipped as 6")
+    let is_theirs = matches!(number, SEV_TERM_WITH_DATA | sev_term_v4_1::SEV_TERM);
+    (is_theirs && !is_of_2022(dialect))
+        .then_some("SEV_TERM in the proposals of 2022, with bit 31; it shipped as 6")
 }
 
 /// What a type means in a dialect.
 pub(super) fn about(number: u32, dialect: Dialect) -> About {
-    let number = match number & !sev_term_v4_1::NDATA_VALID {
-        sev_term_v4_1::SEV_TERM if is_of_2022(dialect) => event_type::SEV_TERM,
-        plain if is_of_2022(dialect) => plain,
-        _ => number,
-    };
-    let name = event_type::name(number).map_or_else(|| "an unknown type".to_string(), ToString::to_string);
-    let (meaning, data, advice) = texts(number);
-    About { name, meaning, data, advice }
+    let shipped = shipped_number(number, dialect).filter(|number| event_type::name(*number).is_some());
+    let name = shipped.and_then(event_type::name).unwrap_or("an unknown type");
+    let (meaning, data, advice) = texts(shipped.unwrap_or(u32::MAX));
+    About { name: name.to_string(), meaning, data, advice }
 }
 
 fn texts(number: u32) -> (&'static str, &'static str, &'static str) {
@@ -128,6 +139,11 @@ mod tests {
         let proposed = explain("0x80000004", Dialect::SevTermV4_1).unwrap();
         assert!(proposed.title.starts_with("SEV_TERM (0x80000004)"), "{}", proposed.title);
         assert!(proposed.reserved.is_empty());
+        // Neither the number without the bit nor the bit with another number is one of theirs.
+        for number in ["4", "0x80000001"] {
+            let title = explain(number, Dialect::SevTermV4_1).unwrap().title;
+            assert!(title.starts_with("an unknown type"), "{title}");
+        }
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub(super) fn first(text: &str) -> Result<Explanation, Failure> {
         ),
         exit_info_1::MALFORMED_INPUT => (
             "MALFORMED_INPUT: SW_EXITINFO2 says what is wrong with the request",
-            "Nothing: KVM answered by itself. A Linux guest ends itself.",
+            "Nothing: KVM answered by itself. A Linux guest takes it for a failure of the hypervisor.",
         ),
         _ => (
             "no answer that is known; as input it belongs to the exit code",

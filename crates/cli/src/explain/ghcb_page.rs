@@ -46,8 +46,8 @@ pub(super) fn explain(input: &Input) -> Result<Explanation, Failure> {
                 .filter(|place| page.valid_bitmap & place.mask() != 0)
                 .map(|place| register(dump, *place)),
         )
-        .with_all(scratch(dump, &page))
         .with(bitmap(&page))
+        .with_all(scratch(dump, &page))
         .with(Field::at(
             0xffa,
             "protocol_version",

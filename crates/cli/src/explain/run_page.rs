@@ -127,10 +127,11 @@ fn head(dump: Dump<'_>, reason: &str, has_head: bool) -> Vec<Field> {
     ]
 }
 
-/// Whether bytes could be the head of a run page, for inputs of which nothing is said.
+/// Whether bytes could be the head of a run page, for inputs of which nothing is said. A page without an exit is not.
 pub(super) fn is_plausible(bytes: &[u8]) -> bool {
     let dump = Dump(bytes);
-    let is_known = ExitReason(dump.u32(8)).name().is_some() || dump.u32(8) == 50;
+    let reason = dump.u32(8);
+    let is_known = reason != 0 && (ExitReason(reason).name().is_some() || reason == 50);
     let is_sized = bytes.len() >= HEAD_BYTES && bytes.len() <= MAX_BYTES;
     is_sized
         && is_known

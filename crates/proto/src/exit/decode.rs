@@ -96,6 +96,9 @@ fn decode_union(reason: ExitReason, page: &RunPage, kernel: Kernel) -> Result<Ex
         ExitReason::HLT => Ok(Exit::Hlt),
         ExitReason::HYPERCALL => Ok(Exit::Hypercall(hypercall(page.payload(), kernel))),
         ExitReason::SHUTDOWN => Ok(Exit::Shutdown),
+        ExitReason::AP_RESET_HOLD if kernel.dialect.has_ap_reset_hold() => Ok(Exit::ApResetHold),
+        ExitReason::X86_RDMSR => Ok(msr::decode_read(page)),
+        ExitReason::X86_WRMSR => Ok(msr::decode_write(page)),
         ExitReason::FAIL_ENTRY => {
             let wire: run::FailEntry = page.payload();
             Ok(Exit::FailEntry(FailEntry { reason: wire.hardware_entry_failure_reason, cpu: wire.cpu }))
@@ -127,10 +130,7 @@ fn decode_large(reason: ExitReason, page: &RunPage, kernel: Kernel) -> Result<Ex
             Exit::InternalError(InternalError { suberror: wire.suberror, data })
         }
         ExitReason::SYSTEM_EVENT => Exit::SystemEvent(system_event(page, kernel)),
-        ExitReason::AP_RESET_HOLD if kernel.dialect.has_ap_reset_hold() => Exit::ApResetHold,
         ExitReason::TDX if kernel.dialect.has_tdx() => Exit::Tdx(tdx::decode(page)),
-        ExitReason::X86_RDMSR => msr::decode_read(page),
-        ExitReason::X86_WRMSR => msr::decode_write(page),
         reason => Exit::Other(Other { reason, bytes: page.exit }),
     })
 }
@@ -198,9 +198,11 @@ fn system_event(page: &RunPage, kernel: Kernel) -> SystemEvent {
     if form == SystemEventForm::Flags {
         return SystemEvent { event: EventType::from_number(wire.event_type), data: implicit };
     }
-    // The proposals of 2022: bit 31 is not part of the type, and the type has another number.
-    let event = match wire.event_type & !sev_term_v4_1::NDATA_VALID {
-        sev_term_v4_1::SEV_TERM => EventType::SevTerm,
+    // The proposals of 2022: bit 31 says that the data counts, and SEV_TERM, with another number, is the one type that has
+    // it. Any other number with the bit is none that they define, and is kept whole.
+    let event = match wire.event_type {
+        SEV_TERM_WITH_DATA => EventType::SevTerm,
+        sev_term_v4_1::SEV_TERM => EventType::Unknown(wire.event_type),
         number => EventType::from_number(number),
     };
     let data = if wire.event_type & sev_term_v4_1::NDATA_VALID == 0 {
@@ -212,6 +214,9 @@ fn system_event(page: &RunPage, kernel: Kernel) -> SystemEvent {
     };
     SystemEvent { event, data }
 }
+
+/// The type of a termination in the proposals.
+pub(super) const SEV_TERM_WITH_DATA: u32 = sev_term_v4_1::SEV_TERM | sev_term_v4_1::NDATA_VALID;
 
 fn memory_fault(wire: run::MemoryFault, errno: Errno) -> MemoryFault {
     MemoryFault {

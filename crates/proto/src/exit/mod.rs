@@ -217,7 +217,7 @@ impl fmt::Display for EventType {
 }
 
 /// Up to 16 words with the count that the kernel gave. A count above 16 is kept and cannot be read past.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub struct Words {
     /// `ndata` as written.
     pub count: u32,
@@ -228,14 +228,10 @@ impl Words {
     /// No words.
     pub const NONE: Self = Self { count: 0, words: [0; 16] };
 
-    /// The first `count` of `words`; the rest is dropped, because the kernel does not vouch for it.
+    /// The first `count` of `words`; the rest cannot be read, because the kernel does not vouch for it.
     #[must_use]
-    pub fn new(count: u32, words: [u64; 16]) -> Self {
-        let mut kept = Self { count, words };
-        for word in kept.words.iter_mut().skip(count as usize) {
-            *word = 0;
-        }
-        kept
+    pub const fn new(count: u32, words: [u64; 16]) -> Self {
+        Self { count, words }
     }
 
     /// Words from a slice; what does not fit into 16 is dropped.
@@ -262,6 +258,14 @@ impl Words {
         self.as_slice().first().copied()
     }
 }
+
+impl PartialEq for Words {
+    fn eq(&self, other: &Self) -> bool {
+        self.count == other.count && self.as_slice() == other.as_slice()
+    }
+}
+
+impl Eq for Words {}
 
 impl fmt::Debug for Words {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -28,6 +28,19 @@ fn the_table_has_no_cycle_and_siblings_do_not_see_each_other() {
 }
 
 #[test]
+fn the_headers_see_the_bytes_alone_and_only_the_tools_see_the_headers() {
+    let sees = |from: &str, to: &str| {
+        let room = ROOMS.iter().find(|room| room.package == from);
+        room.is_some_and(|room| room.sees.contains(&to))
+    };
+    for room in ROOMS {
+        assert_eq!(sees("exeunt-headers", room.package), room.package == "exeunt-abi", "-> {}", room.package);
+        let is_tool = ["exeunt-cli", "xtask"].contains(&room.package);
+        assert_eq!(sees(room.package, "exeunt-headers"), is_tool, "{} ->", room.package);
+    }
+}
+
+#[test]
 fn dev_build_and_target_dependencies_are_arrows_too() {
     for kind in ["dependencies", "dev-dependencies", "build-dependencies", "target.'cfg(unix)'.dependencies"]
     {

@@ -11,7 +11,7 @@ guest = "hlt"
 "#;
 
 fn parsed(text: &str) -> Result<Scenario, ScenarioError> {
-    parse("test", "test.toml", text, CheckedTable::read)
+    parse("test", text)
 }
 
 /// The message of a text that is refused.

@@ -107,7 +107,7 @@ fn hypercall(to: &mut Explanation, dump: Dump<'_>, call: &Hypercall, kernel: Ker
     let says = if is_map_gpa {
         let result = map_gpa_range(args);
         to.fields.extend(map_gpa::fields(args));
-        to.fields.push(dump.run(0x40, 24, "args[3..6]", "stale: no kernel writes them for this call"));
+        to.fields.push(Field::at(0x40, "args[3..6]", "", "stale: no kernel writes them for this call"));
         to.reserved.extend(map_gpa::reserved(args));
         to.advice = map_gpa::advice(result).into();
         format!("KVM_HC_MAP_GPA_RANGE, {}", map_gpa::title(result))
