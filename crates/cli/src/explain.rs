@@ -52,7 +52,7 @@ pub(crate) struct Args {
     #[arg(value_name = "WORD", hide = true, allow_negative_numbers = true)]
     words: Vec<String>,
 
-    /// run-page: what `KVM_RUN` returned with the page, a name or a number; 0 for success
+    /// run-page: what the ioctl returned with the page, a name or a number; 0 for success
     #[arg(long, value_name = "NAME|N", allow_negative_numbers = true)]
     errno: Option<String>,
 
@@ -64,8 +64,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIALECT")]
     dialect: Option<String>,
 
-    /// run-page, log: the architecture of the host, `x86_64` or arm64 [default: `x86_64`]
-    #[arg(long, value_name = "ARCH")]
+    #[arg(long, value_name = "ARCH", help = "run-page, log: the host's, x86_64 or arm64 [default: x86_64]")]
     arch: Option<String>,
 
     /// How to print it
@@ -89,9 +88,11 @@ const HELP: &str = "Examples:
   dmesg | exeunt explain log -                            every line that is known
 
 JSON (--format json): all values are strings as they are shown, because numbers have up to 64 bits.
-  with a KIND:     {kind, input, title, fields: [{name, offset, value, meaning, unit?}], reserved?: [..], advice, source}
-  without:         {input, readings: [as above, ..]}
-  log:             {kind, input, title, known, unknown, findings: [{lines: [..], text, reading: as above}]}
+  with a KIND  {kind, input, title, fields, reserved?: [..], advice, source}
+               fields: [{name, offset, value, meaning, unit?}, ..]
+  without      {input, readings: [as with a KIND, ..]}
+  log          {kind, input, title, known, unknown, findings}
+               findings: [{lines: [..], text, reading: as with a KIND}, ..]
   offset is in hex for bytes, high:low for bits of a number, or empty.
 
 Ids such as SE-5 are the rules of this boundary. At most 1 MiB is taken (64 MiB of a log).
@@ -226,7 +227,7 @@ fn without_kind(value: &str, args: &Args, settings: &Settings) -> Result<String,
         }
     }
     if value == "-" || Path::new(value).exists() {
-        return of_file(&input::raw(value, input::MAX_LOG_BYTES)?, args, settings);
+        return of_file(&input::raw(value, input::MAX_BYTES)?, args, settings);
     }
     of_bytes(&input::bytes(value)?, args, settings)
 }

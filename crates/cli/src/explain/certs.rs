@@ -1,7 +1,7 @@
 //! `certs`: the certificate table of an extended guest request.
 
 use super::dump::Dump;
-use super::explanation::{Explanation, Field};
+use super::explanation::{Explanation, Field, count};
 use super::input::Input;
 use crate::Failure;
 use exeunt_proto::certs::{ENTRY_BYTES, Guid, Table};
@@ -25,7 +25,10 @@ pub(super) fn explain(input: &Input) -> Result<Explanation, Failure> {
     let pages = used.div_ceil(4096);
     let title = match names.len() {
         0 => "an empty table: no certificates".to_string(),
-        count => format!("{count} certificates in {used} bytes ({pages} pages): {}", names.join(", ")),
+        many => {
+            let (many, room) = (count(many as u64, "certificate"), count(pages as u64, "page"));
+            format!("{many} in {used} bytes ({room}): {}", names.join(", "))
+        }
     };
     let mut explanation = Explanation::new("certs", name, title)
         .with_all(certificates.iter().enumerate().map(|(index, it)| entry(dump, index, it.guid, it.bytes)))

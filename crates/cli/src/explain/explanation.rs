@@ -124,6 +124,11 @@ pub(crate) fn unknown_bits(value: u64, known: u64) -> Option<String> {
     Some(format!("{place} ({left:#x}) without a meaning here, should be 0"))
 }
 
+/// A count with its word, which takes an `s` unless there is one of it.
+pub(crate) fn count(number: u64, word: &str) -> String {
+    format!("{number} {word}{}", if number == 1 { "" } else { "s" })
+}
+
 /// Hex digits without spaces, as they lie in memory.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;

@@ -10,6 +10,11 @@ use crate::Failure;
 /// One line that names the line and column.
 pub(super) fn parse(text: &str) -> Result<Vec<u8>, Failure> {
     let lines = || text.lines().enumerate().map(|(index, line)| (index + 1, line)).filter(not_blank);
+    if let Some((number, _)) = lines().next().filter(|(_, line)| has_host_order(line)) {
+        return Err(format!(
+            "line {number}: hexdump and od without options print words in the order of the host: take hexdump -C or xxd"
+        ));
+    }
     let is_dump = lines().any(|(_, line)| row(line).is_some());
     let mut bytes = Vec::new();
     let mut rows = Rows::default();
@@ -28,6 +33,14 @@ pub(super) fn parse(text: &str) -> Result<Vec<u8>, Failure> {
 
 fn not_blank((_, line): &(usize, &str)) -> bool {
     !line.trim().is_empty()
+}
+
+/// A row as `hexdump` writes it without `-C`, or `od` with `-x`: an offset of 7 digits and words of 4.
+fn has_host_order(line: &str) -> bool {
+    let mut words = line
+        .split_whitespace()
+        .map(|word| word.bytes().all(|byte| byte.is_ascii_hexdigit()).then_some(word.len()));
+    words.next() == Some(Some(7)) && words.next() == Some(Some(4)) && words.all(|length| length == Some(4))
 }
 
 /// A row of a dump: its offset, where its digits begin and where they end, in bytes of the line.

@@ -69,7 +69,8 @@ pub(super) fn raw(argument: &str, limit: usize) -> Result<Input, Failure> {
     };
     result.map_err(|error| format!("cannot read {name}: {error}"))?;
     if bytes.len() > limit {
-        return Err(format!("{name} has more than {limit} bytes, and no more are taken"));
+        let hint = if limit < MAX_LOG_BYTES { "; `exeunt explain log` takes more" } else { "" };
+        return Err(format!("{name} has more than {limit} bytes, and no more are taken{hint}"));
     }
     if bytes.is_empty() {
         return Err(format!("{name} is empty"));

@@ -106,7 +106,7 @@ pub(super) const KINDS: &[Kind] = &[
     Kind {
         name: "run-page",
         about: "kvm_run: 288 bytes, or its union of 256",
-        example: "kvm_run.bin --errno EFAULT",
+        example: "kvm_run.bin",
         takes: Takes::Bytes(run_page::explain),
     },
     Kind {

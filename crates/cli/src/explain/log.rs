@@ -6,12 +6,15 @@ use super::explanation::Explanation;
 use super::input::{self, Input};
 use super::{Settings, hex, kinds, print, run_page};
 use serde::Serialize;
+use std::collections::HashMap;
 use std::fmt::Write as _;
 
 /// Numbers of lines that are listed for one finding.
 const LISTED: usize = 8;
-/// Bytes of a line that are looked at: no message is longer.
-const LINE_BYTES: usize = 4096;
+/// Different things that are explained; what a log says beyond them is counted.
+const MAX_FINDINGS: usize = 500;
+/// Letters of a line that are looked at: no message is longer.
+const LINE_LETTERS: usize = 4096;
 
 /// What was found in a log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -25,6 +28,9 @@ pub(super) struct Log {
     unknown: usize,
     /// One for each thing that is said, in the order of the first line that says it.
     findings: Vec<Finding>,
+    /// Where a thing is in the findings, by kind and title.
+    #[serde(skip)]
+    index: HashMap<(&'static str, String), usize>,
 }
 
 /// One thing, and the lines that say it.
@@ -46,6 +52,7 @@ pub(super) fn read(input: &Input, settings: &Settings) -> Log {
         known: 0,
         unknown: 0,
         findings: Vec::new(),
+        index: HashMap::new(),
     };
     let mut dump: Vec<(usize, &str)> = Vec::new();
     for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
@@ -59,13 +66,17 @@ pub(super) fn read(input: &Input, settings: &Settings) -> Log {
     log.add_dump(&dump, settings);
     let total = log.known + log.unknown;
     log.title = format!("{} of {total} lines explained, {} not known", log.known, log.unknown);
+    if log.index.len() > MAX_FINDINGS {
+        let _ =
+            write!(log.title, "; the first {MAX_FINDINGS} of {} different things follow", log.index.len());
+    }
     log
 }
 
 impl Log {
     fn add_line(&mut self, number: usize, line: &str, settings: &Settings) {
         let line =
-            line.char_indices().nth(LINE_BYTES).map_or(line, |(end, _)| line.get(..end).unwrap_or(line));
+            line.char_indices().nth(LINE_LETTERS).map_or(line, |(end, _)| line.get(..end).unwrap_or(line));
         let readings = lines::readings(line, settings);
         self.count(1, !readings.is_empty());
         for reading in readings {
@@ -97,15 +108,14 @@ impl Log {
     }
 
     fn find(&mut self, number: usize, line: &str, reading: Explanation) {
-        let same = |finding: &&mut Finding| {
-            finding.reading.kind == reading.kind && finding.reading.title == reading.title
-        };
-        if let Some(finding) = self.findings.iter_mut().find(same) {
+        let next = self.index.len();
+        let place = *self.index.entry((reading.kind, reading.title.clone())).or_insert(next);
+        if let Some(finding) = self.findings.get_mut(place) {
             finding.lines.push(number);
-            return;
+        } else if place < MAX_FINDINGS {
+            let text: String = line.trim().chars().take(200).flat_map(escape).collect();
+            self.findings.push(Finding { lines: vec![number], text, reading });
         }
-        let text: String = line.trim().chars().take(200).flat_map(escape).collect();
-        self.findings.push(Finding { lines: vec![number], text, reading });
     }
 }
 

@@ -1,6 +1,6 @@
 //! `map-gpa`: the arguments of `KVM_HC_MAP_GPA_RANGE`.
 
-use super::explanation::{Explanation, Field, unknown_bits};
+use super::explanation::{Explanation, Field, count, unknown_bits};
 use super::number;
 use crate::Failure;
 use exeunt_abi::kvm::run::map_gpa_range as bits;
@@ -29,8 +29,7 @@ pub(super) fn explain(words: &[String]) -> Result<Explanation, Failure> {
 pub(super) fn title(result: Result<Conversion, ConversionError>) -> String {
     match result {
         Ok(Conversion { range, to }) => {
-            let pages = range.pages();
-            format!("make {range} {to}: {pages} {}", if pages == 1 { "page" } else { "pages" })
+            format!("make {range} {to}: {}", count(range.pages(), "page"))
         }
         Err(error) => format!("to be refused: {error}"),
     }

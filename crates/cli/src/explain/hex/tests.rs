@@ -48,6 +48,10 @@ fn what_is_no_hex_is_named_with_its_line_and_column() {
         ("00000000: 00zz", "line 1, column 13: 'z' is no hex digit"),
         ("00000000: 0000\n00000010: 00", "line 2: offset 0x10, where 0x2 follows"),
         ("00000000: 0000\nfoo", "line 2: no offset, unlike the other lines"),
+        (
+            "0000000 457f 464c 0102\n0000006\n",
+            "line 1: hexdump and od without options print words in the order of the host: take hexdump -C or xxd",
+        ),
         ("00\u{7}", "line 1, column 3: '\\u{7}' is no hex digit"),
     ];
     for (text, expected) in cases {

@@ -3,11 +3,12 @@
 //! Sources of the texts: QEMU `accel/kvm/kvm-all.c` and `target/i386/kvm/kvm.c`; Linux `arch/x86/kvm/svm/sev.c` and
 //! `drivers/virt/coco/sev-guest`; strace's decoding of ioctls.
 
-use super::super::Settings;
 use super::super::explanation::{Explanation, Field};
+use super::super::{Settings, caps};
 use super::number;
 use exeunt_abi::Errno;
 use exeunt_abi::ghcb::exit_code;
+use exeunt_abi::kvm::caps::Cap;
 use exeunt_abi::kvm::ioctl::{Direction, Ioctl, ioctl};
 use exeunt_abi::kvm::run::{ExitReason, event_type, suberror};
 use exeunt_proto::ghcb::MsrRequest;
@@ -28,11 +29,28 @@ pub(super) fn readings(line: &str, settings: &Settings) -> Vec<Explanation> {
         guest_request,
         hex_ioctl,
     ];
+    let lower = line.to_ascii_lowercase();
+    if !WORDS.iter().any(|word| lower.contains(word)) {
+        return Vec::new();
+    }
     if let Some(traced) = traced_ioctl(line, settings) {
         return vec![traced];
     }
     forms.iter().filter_map(|form| form(line, settings)).collect()
 }
+
+/// Each form has one of these words, and most lines have none.
+const WORDS: [&str; 9] = [
+    "ioctl",
+    "kvm",
+    "exit reason",
+    "exit_reason",
+    "exitinfo2",
+    "os error",
+    "termination",
+    "hardware error",
+    "vmgexit",
+];
 
 /// What follows a text, whatever its case.
 fn after<'a>(line: &'a str, text: &str) -> Option<&'a str> {
@@ -84,7 +102,18 @@ fn traced_ioctl(line: &str, settings: &Settings) -> Option<Explanation> {
             return number("exit", exit, settings);
         }
     }
+    if ioctl == exeunt_abi::kvm::ioctl::KVM_CHECK_EXTENSION {
+        let cap = arguments.splitn(3, ", ").nth(2).and_then(asked_cap);
+        if let Some(cap) = cap.filter(|cap| cap.name().is_some()) {
+            return number("cap", &cap.0.to_string(), settings);
+        }
+    }
     number("ioctl", &format!("{:#x}", ioctl.0), settings)
+}
+
+/// The capability that is asked for, by name or number.
+fn asked_cap(text: &str) -> Option<Cap> {
+    caps::from_name(leading_name(text)).or_else(|| Some(Cap(u32::try_from(value(text)?).ok()?)))
 }
 
 /// `_IOC(_IOC_READ|_IOC_WRITE, 0xae, 0xba, 0x8)`, as strace writes what it does not know.

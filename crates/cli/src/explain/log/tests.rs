@@ -22,6 +22,9 @@ fn each_form_of_line_leads_to_its_meaning() {
         ("Error: VCPU run failed: Input/output error (os error 5)", "KVM_RUN failed with EIO"),
         ("[pid 7] ioctl(13, KVM_RUN, 0) = -1 EFAULT (Bad address)", "KVM_RUN failed with EFAULT"),
         ("ioctl(13<anon_inode:kvm-vcpu:0>, KVM_RUN, 0) = 0 (KVM_EXIT_MMIO)", "KVM_EXIT_MMIO (6)"),
+        ("ioctl(3, KVM_CHECK_EXTENSION, 0xd7 /* KVM_CAP_??? */) = 1", "KVM_CAP_SYSTEM_EVENT_DATA (215)"),
+        ("ioctl(3, KVM_CHECK_EXTENSION, KVM_CAP_GUEST_MEMFD) = 1", "KVM_CAP_GUEST_MEMFD (234)"),
+        ("ioctl(3, KVM_CHECK_EXTENSION, KVM_CAP_IRQCHIP) = 1", "KVM_CHECK_EXTENSION (0xae03)"),
         ("ioctl(12, KVM_SET_MEMORY_ATTRIBUTES, 0x7ffd) = 0", "KVM_SET_MEMORY_ATTRIBUTES (0x4020aed2)"),
         ("ioctl(12, _IOC(_IOC_READ|_IOC_WRITE, 0xae, 0xba, 0x8), 0x7f) = 0", "KVM_MEMORY_ENCRYPT_OP"),
         ("ioctl(12, 0xc004aeba, 0x7f) = -1 ENOTTY (Inappropriate)", "a 32-bit form that no kernel takes"),
@@ -59,6 +62,15 @@ fn what_is_said_often_is_explained_once() {
         text.contains("lines 1, 3, 5, 7, 9, 11, 13, 15 and 4 more\n  > KVM: unknown exit reason 43\n"),
         "{text}"
     );
+}
+
+#[test]
+fn a_log_that_says_ever_new_things_is_cut() {
+    let lines: Vec<String> =
+        (0..600).map(|number| format!("rc: -5, exitinfo2: {:#x}\n", 0x1000 + number)).collect();
+    let log = log(&lines.concat());
+    assert_eq!((log.known, log.findings.len()), (600, MAX_FINDINGS));
+    assert!(log.title.ends_with("the first 500 of 600 different things follow"), "{}", log.title);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The members of the exit union.
 
 use super::super::dump::Dump;
-use super::super::explanation::{Explanation, Field, unknown_bits};
+use super::super::explanation::{Explanation, Field, count, unknown_bits};
 use super::super::input::Input;
 use super::super::{exits, ghcb_msr, map_gpa};
 use super::{UNION, system_event};
@@ -95,7 +95,7 @@ fn mmio(to: &mut Explanation, dump: Dump<'_>, mmio: Mmio) -> String {
         dump.byte(0x34, "is_write", "1 for a write"),
     ]);
     let verb = if mmio.is_write { "write to" } else { "read from" };
-    format!("{verb} {}, {} bytes", mmio.gpa, mmio.len)
+    format!("{verb} {}, {}", mmio.gpa, count(u64::from(mmio.len), "byte"))
 }
 
 fn hypercall(to: &mut Explanation, dump: Dump<'_>, call: &Hypercall, kernel: Kernel) -> String {
@@ -201,7 +201,11 @@ fn certs(to: &mut Explanation, dump: Dump<'_>, kernel: Kernel) -> String {
             dump.hex32(0x34, "ret", "the answer: 0, 1 (too small) or 0x80000000"),
         ]);
         to.reserved.extend(dump.not_zero(0x21, 7, "padding"));
-        return format!("certificates wanted at frame {:#x}, {} pages", dump.u64(0x28), dump.u32(0x30));
+        return format!(
+            "certificates wanted at frame {:#x}, {}",
+            dump.u64(0x28),
+            count(u64::from(dump.u32(0x30)), "page")
+        );
     }
     let (gpa, npages, ret) = (dump.u64(0x20), dump.u64(0x28), dump.u64(0x30));
     let verdict = match ret {
@@ -221,7 +225,7 @@ fn certs(to: &mut Explanation, dump: Dump<'_>, kernel: Kernel) -> String {
     if gpa % 4096 != 0 {
         to.reserved.push(format!("gpa {gpa:#x} is not page aligned, which KVM refuses"));
     }
-    format!("certificates wanted at {gpa:#x}, {npages} pages")
+    format!("certificates wanted at {gpa:#x}, {}", count(npages, "page"))
 }
 
 fn vmgexit(to: &mut Explanation, dump: Dump<'_>, msr: u64) -> String {
