@@ -213,11 +213,9 @@ fn each_page_has_its_meaning() {
 #[test]
 fn digits_are_taken_from_the_command_line_and_from_standard_input() {
     let page = ghcb();
-    let digits: String = page[0x800..0x818].iter().map(|byte| format!("{byte:02x}:")).collect();
-    assert!(explained(&["psc", digits.trim_end_matches(':')]).contains("2 of 2 entries"));
-    for input in
-        [page.clone(), page.iter().map(|byte| format!("{byte:02X} ")).collect::<String>().into_bytes()]
-    {
+    let digits: Vec<String> = page.iter().map(|byte| format!("{byte:02X}")).collect();
+    assert!(explained(&["psc", &digits[0x800..0x818].join(":")]).contains("2 of 2 entries"));
+    for input in [page, digits.join(" ").into_bytes()] {
         let output = piped(&["ghcb", "-"], &input);
         assert!(String::from_utf8_lossy(&output.stdout).starts_with("ghcb: PSC"), "{output:?}");
     }
@@ -350,7 +348,7 @@ fn files_that_cannot_be_read_and_files_without_an_end_are_refused() {
     assert!(mistake(&["a\nb"]).contains("cannot read a\\nb"));
     let noise = folder.file("noise", &[0xff; 100]);
     assert!(mistake(&[&noise]).contains("100 bytes that fit no kind"));
-    let output = piped(&["events", "-"], &[0; 2 << 20]);
+    let output = piped(&["events", "-"], &vec![0; 2 << 20]);
     assert!(String::from_utf8_lossy(&output.stderr).contains("standard input has more than 1048576 bytes"));
 }
 

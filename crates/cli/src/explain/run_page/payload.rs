@@ -11,7 +11,7 @@ use exeunt_abi::kvm::run::{
     ExitReason, HYPERCALL_LONG_MODE, MAP_GPA_RANGE, MEMORY_EXIT_FLAG_PRIVATE, NOTIFY_CONTEXT_INVALID,
     RunPage, msr_exit_reason, suberror,
 };
-use exeunt_abi::{Errno, Kernel};
+use exeunt_abi::{Errno, Kernel, sbi};
 use exeunt_proto::conversion::map_gpa_range;
 use exeunt_proto::exit::{Exit, Hypercall, InternalError, Io, MemoryFault, Mmio, Tdx, TdxCall};
 use zerocopy::IntoBytes;
@@ -46,9 +46,10 @@ pub(super) fn describe(to: &mut Explanation, exit: &Exit, page: &RunPage, input:
         Exit::Tdx(call) => tdx(to, dump, call),
         Exit::Rdmsr(read) => msr(to, dump, &read.to_string()),
         Exit::Wrmsr(write) => msr(to, dump, &write.to_string()),
+        Exit::Other(_) if reason == ExitReason::RISCV_SBI => riscv_sbi(to, dump),
         Exit::Other(_) => {
             to.fields.extend(raw(reason, dump));
-            exits::about(reason, kernel.dialect).meaning.to_string()
+            not_written(reason, kernel)
         }
         _ => exits::about(reason, kernel.dialect).meaning.to_string(),
     };
@@ -60,6 +61,36 @@ pub(super) fn raw(reason: ExitReason, dump: Dump<'_>) -> Vec<Field> {
     let rows = (0..16).map(|row| UNION + 16 * row);
     let filled = rows.filter(|offset| dump.slice(*offset, 16).iter().any(|byte| *byte != 0));
     filled.map(|offset| dump.run(offset, 16, "bytes", format!("of the union, exit {}", reason.0))).collect()
+}
+
+/// What is said of an exit that is not taken apart: some come from other kernels only, or with an error only.
+fn not_written(reason: ExitReason, kernel: Kernel) -> String {
+    let dialect = kernel.dialect;
+    match reason {
+        _ if reason.0 == dialect.memory_fault_number() && dialect.has_private_memory() => {
+            "memory_fault is not valid: it comes with EFAULT or EHWPOISON alone (MF-1)".into()
+        }
+        ExitReason::MEMORY_FAULT
+        | ExitReason::SNP_REQ_CERTS
+        | ExitReason::TDX
+        | ExitReason::AP_RESET_HOLD => {
+            format!("not decoded, since {dialect} has no such exit (--dialect)")
+        }
+        _ => exits::about(reason, dialect).meaning.into(),
+    }
+}
+
+fn riscv_sbi(to: &mut Explanation, dump: Dump<'_>) -> String {
+    let (extension, function) = (dump.u64(0x20), dump.u64(0x28));
+    let name = sbi::extension::name(extension).unwrap_or("no extension that is known here");
+    to.fields.push(dump.hex64(0x20, "extension_id", name));
+    to.fields.push(dump.hex64(0x28, "function_id", "of the extension"));
+    let args =
+        (0..6).map(|index| dump.hex64(0x30 + 8 * index, &format!("args[{index}]"), format!("a{index}")));
+    to.fields.extend(args);
+    to.fields.push(dump.hex64(0x60, "ret[0]", "the answer's error, preset to \"not supported\" (-2)"));
+    to.fields.push(dump.hex64(0x68, "ret[1]", "the answer's value"));
+    format!("SBI call {extension:#x} ({name}), function {function}")
 }
 
 fn io(to: &mut Explanation, dump: Dump<'_>, io: Io, input: &Input) -> String {

@@ -113,3 +113,13 @@ fn the_union_alone_needs_its_reason() {
     assert!(explain(&union, &with).unwrap_err().contains("which has 256"));
     assert!(explain(&union, &on(Dialect::Linux7_2)).unwrap_err().contains("ends at offset 0xff"));
 }
+
+#[test]
+fn an_exit_that_the_kernel_cannot_have_written_is_not_taken_apart() {
+    let certs = explain(&page(43, &[]), &on(Dialect::Linux6_12)).unwrap();
+    assert!(certs.title.contains("linux-6.12 has no such exit"), "{}", certs.title);
+    let success = Settings { entered: Some(Ok(())), ..on(Dialect::Linux7_2) };
+    assert!(explain(&page(39, &[]), &success).unwrap().title.contains("not valid"));
+    let sbi = explain(&page(35, &[(0x20, &0x5355_5350u64.to_le_bytes())]), &on(Dialect::Linux7_2)).unwrap();
+    assert!(sbi.title.contains("SBI call 0x53555350 (SUSP)"), "{}", sbi.title);
+}
