@@ -219,7 +219,7 @@ fn memory_fault(to: &mut Explanation, dump: Dump<'_>, fault: &MemoryFault) -> St
     if fault.poisoned {
         return format!("a {how} access to a poisoned page at {}", fault.gpa);
     }
-    format!("a {how} access to {:#x} bytes at {} that do not fit it", fault.size, fault.gpa)
+    format!("a {how} access to {:#x} bytes at {}, which KVM could not resolve", fault.size, fault.gpa)
 }
 
 fn certs(to: &mut Explanation, dump: Dump<'_>, kernel: Kernel) -> String {
