@@ -5,6 +5,7 @@
 
 mod abi;
 mod completions;
+mod explain;
 mod man;
 mod run;
 
@@ -31,6 +32,7 @@ Exit status: 0 all as expected, 1 a scenario saw something else, 2 something cou
 #[derive(Subcommand)]
 enum Command {
     Run(run::Args),
+    Explain(explain::Args),
     Abi(abi::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -42,6 +44,7 @@ type Failure = String;
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(args) => run::main(&args),
+        Command::Explain(args) => explain::main(&args),
         Command::Abi(args) => abi::main(&args),
         Command::Completions(args) => completions::main(&args),
         Command::Man(args) => man::main(&args),
