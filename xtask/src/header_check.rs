@@ -3,10 +3,11 @@
 //! Which form of a struct must agree, the headers say themselves: `LINUX_VERSION_CODE` names their release.
 
 mod agree;
+mod beside;
 mod numbers;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use exeunt_headers::rule::{self, Release};
@@ -42,7 +43,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     let mut sum = Outcome::default();
     for dir in &dirs {
         match compile::read(dir, &Target::ALL) {
-            Ok(tree) => sum.add(check(&tree)),
+            Ok(tree) => sum.add(check(dir, &tree)),
             Err(error) => {
                 eprintln!("error: {error}");
                 return ExitCode::from(2);
@@ -54,15 +55,19 @@ pub(crate) fn run(args: &Args) -> ExitCode {
 }
 
 /// Compares one tree on each of its targets, and prints what it finds.
-fn check(tree: &Tree) -> Outcome {
+fn check(dir: &Path, tree: &Tree) -> Outcome {
     let mut sum = Outcome::default();
     let code = tree.images.values().find_map(|image| image.constants.get("LINUX_VERSION_CODE").copied());
     let forms = forms(code.unwrap_or(0));
     let release = forms.trees.first().map_or("no release", |tree| tree.name.as_str());
     println!("{}: Linux {}, compared with {release}", tree.name, version(code.unwrap_or(0)));
     for (target, image) in &tree.images {
-        let outcome = agree::compare(&forms, *target, image);
-        let compiler = compile::find(*target).map_or(String::new(), |compiler| compiler.to_string());
+        let mut outcome = agree::compare(&forms, *target, image);
+        let found = compile::find(*target);
+        if let Ok(compiler) = &found {
+            outcome.add(beside::compare(&numbers::beside(), dir, *target, compiler, forms.are_newest()));
+        }
+        let compiler = found.map_or(String::new(), |compiler| compiler.to_string());
         println!("  {:<8} {compiler:<35} {}", target.name(), outcome.counts());
         for difference in &outcome.differences {
             println!("    differs: {difference}");
@@ -93,6 +98,13 @@ pub(crate) struct Forms {
     pub(crate) newest: Tree,
     /// The headers are of a release that the registry knows, so that it has to know all that is in them.
     pub(crate) exact: bool,
+}
+
+impl Forms {
+    /// True for headers of the newest release, which have every name that this workspace knows.
+    pub(crate) fn are_newest(&self) -> bool {
+        self.exact && self.trees.first().is_some_and(|tree| tree.name == self.newest.name)
+    }
 }
 
 /// What headers with this `LINUX_VERSION_CODE` are to agree with.

@@ -284,15 +284,25 @@ pub enum Arch {
     X86,
     /// arm64.
     Arm64,
+    /// riscv64.
+    Riscv64,
 }
 
 impl Arch {
+    /// KVM clears `system_event` before it fills it, and the word behind the type counts where `ndata` is not yet
+    /// there. x86 does neither.
+    #[must_use]
+    pub const fn clears_system_event(self) -> bool {
+        matches!(self, Self::Arm64 | Self::Riscv64)
+    }
+
     /// The architecture with this name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         match name {
             "x86_64" => Some(Self::X86),
             "arm64" => Some(Self::Arm64),
+            "riscv64" => Some(Self::Riscv64),
             _ => None,
         }
     }

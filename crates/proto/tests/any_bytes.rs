@@ -10,7 +10,7 @@ use exeunt_proto::termination::SevTermination;
 use proptest::prelude::*;
 
 fn any_kernel() -> impl Strategy<Value = Kernel> {
-    let arch = prop_oneof![Just(Arch::X86), Just(Arch::Arm64)];
+    let arch = prop_oneof![Just(Arch::X86), Just(Arch::Arm64), Just(Arch::Riscv64)];
     (0..10usize, arch).prop_map(|(index, arch)| Kernel { dialect: Dialect::all().nth(index).unwrap(), arch })
 }
 

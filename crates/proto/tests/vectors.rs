@@ -75,7 +75,7 @@ fn every_recorded_exit_means_what_was_recorded() {
         let decoded = decode(vector.entered, &vector.page, vector.kernel);
         assert_eq!(describe(&decoded), vector.meaning, "{}", vector.id);
     }
-    assert_eq!(vectors().count(), 29);
+    assert_eq!(vectors().count(), 35);
 }
 
 #[test]

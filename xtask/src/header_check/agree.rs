@@ -3,7 +3,8 @@
 use exeunt_headers::space::Space;
 use exeunt_headers::{Image, Layout, Scope, Target};
 
-use super::{Forms, is_x86, numbers};
+use super::numbers::{self, Number};
+use super::{Forms, is_x86};
 
 /// What was compared, and what came of it.
 #[derive(Default)]
@@ -63,18 +64,36 @@ pub(crate) fn compare(forms: &Forms, target: Target, image: &Image) -> Outcome {
     let mut outcome = Outcome::default();
     structs(&mut outcome, forms, target, image);
     constants(&mut outcome, forms, target, image);
-    for (name, value) in numbers::of_abi() {
-        match image.constants.get(&name) {
-            Some(real) if *real == value => outcome.own_constants += 1,
+    own_numbers(&mut outcome, &numbers::of_abi(target), forms.are_newest(), target, image);
+    outcome
+}
+
+/// Holds the numbers of `exeunt-abi` to the headers. Headers of the newest release have to have them all, and no other
+/// in the families that `exeunt-abi` has to know.
+fn own_numbers(outcome: &mut Outcome, own: &[Number], is_newest: bool, target: Target, image: &Image) {
+    for number in own {
+        let Number { name, path, value, .. } = number;
+        match image.constants.get(name) {
+            Some(real) if number.agrees_with(*real) => outcome.own_constants += 1,
             Some(real) => {
                 outcome
                     .differences
-                    .push(format!("exeunt-abi has {name} = {value:#x}, the headers {real:#x}"));
+                    .push(format!("exeunt-abi has {name} = {value:#x} ({path}), the headers {real:#x}"));
+            }
+            None if is_newest && number.belongs_to(target) => {
+                outcome.differences.push(format!("{name} ({path}) of exeunt-abi is not in the headers"));
             }
             None => outcome.own_elsewhere += 1,
         }
     }
-    outcome
+    if !is_newest {
+        return;
+    }
+    for (name, value) in &image.constants {
+        if numbers::is_of_a_complete_family(name) && !own.iter().any(|number| number.name == *name) {
+            outcome.differences.push(format!("{name} ({value:#x}) is not in exeunt-abi"));
+        }
+    }
 }
 
 fn structs(outcome: &mut Outcome, forms: &Forms, target: Target, image: &Image) {

@@ -286,7 +286,7 @@ fn check_vm(vm: &VmToml) -> Result<VmConfig, String> {
     let arch = match &vm.arch {
         None => Arch::default(),
         Some(name) => {
-            Arch::from_name(name).ok_or_else(|| format!("arch is x86_64 or arm64, not '{name}'"))?
+            Arch::from_name(name).ok_or_else(|| format!("arch is x86_64, arm64 or riscv64, not '{name}'"))?
         }
     };
     if vm.memory == 0 || vm.memory % PAGE_SIZE != 0 || vm.memory > MAX_MEMORY {

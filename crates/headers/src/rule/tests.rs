@@ -1,5 +1,6 @@
+mod abi;
+
 use super::*;
-use exeunt_abi::kvm::events::VcpuEvents;
 use exeunt_abi::kvm::run;
 use std::mem::{offset_of, size_of};
 
@@ -12,73 +13,6 @@ fn place(tree: &Tree, target: Target, name: &str, path: &str) -> (u64, u64) {
 
 fn size(tree: &Tree, target: Target, name: &str) -> u64 {
     tree.layout(target, name).unwrap_or_else(|| panic!("{name} on {target}")).size
-}
-
-/// Compares the registry's layout for x86-64 with a struct of `exeunt-abi`.
-macro_rules! same {
-    ($tree:expr, $name:literal, $type:ty, $($path:literal = $($field:ident).+),*) => {
-        assert_eq!(size($tree, Target::X86_64, $name), size_of::<$type>() as u64, $name);
-        $(
-            let offset = offset_of!($type, $($field).+) as u64;
-            assert_eq!(place($tree, Target::X86_64, $name, $path).0, offset, "{}.{}", $name, $path);
-        )*
-    };
-}
-
-#[test]
-fn the_structs_of_exeunt_abi_lie_as_the_registry_says() {
-    let newest = &release(Release::Linux7_2);
-    same!(
-        newest,
-        "kvm_run.system_event",
-        run::SystemEvent,
-        "type" = event_type,
-        "ndata" = ndata,
-        "data" = data
-    );
-    same!(
-        newest,
-        "kvm_run.hypercall",
-        run::Hypercall,
-        "nr" = nr,
-        "args" = args,
-        "ret" = ret,
-        "flags" = flags
-    );
-    same!(newest, "kvm_run.memory_fault", run::MemoryFault, "flags" = flags, "gpa" = gpa, "size" = size);
-    same!(newest, "kvm_run.snp_req_certs", run::SnpReqCerts, "gpa" = gpa, "npages" = npages, "ret" = ret);
-    same!(
-        newest,
-        "kvm_run.internal",
-        run::InternalError,
-        "suberror" = suberror,
-        "ndata" = ndata,
-        "data" = data
-    );
-    same!(
-        newest,
-        "kvm_vcpu_events",
-        VcpuEvents,
-        "exception.injected" = exception_injected,
-        "exception.error_code" = exception_error_code,
-        "interrupt.injected" = interrupt_injected,
-        "interrupt.shadow" = interrupt_shadow,
-        "nmi.injected" = nmi_injected,
-        "nmi.masked" = nmi_masked,
-        "sipi_vector" = sipi_vector,
-        "flags" = flags,
-        "smi.smm" = smi_smm,
-        "smi.latched_init" = smi_latched_init,
-        "triple_fault.pending" = triple_fault_pending,
-        "exception_has_payload" = exception_has_payload,
-        "exception_payload" = exception_payload
-    );
-    let old = &release(Release::Linux5_17);
-    same!(old, "kvm_run.system_event", run::SystemEventV5_17, "type" = event_type, "flags" = flags);
-    let ilp32 = size_of::<run::SystemEventV5_17Ilp32>() as u64;
-    assert_eq!(size(old, Target::I386, "kvm_run.system_event"), ilp32);
-    let flags = offset_of!(run::SystemEventV5_17Ilp32, flags) as u64;
-    assert_eq!(place(old, Target::I386, "kvm_run.system_event", "flags").0, flags);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use core::fmt;
 use exeunt_abi::kvm::run::coco_v1::{COCO, REQ_CERTS};
 use exeunt_abi::kvm::run::vmgexit_v10::VMGEXIT;
 use exeunt_abi::kvm::run::{self, ExitReason, MAP_GPA_RANGE, PORT_DATA_BYTES, RunPage, sev_term_v4_1};
-use exeunt_abi::{Arch, CertsForm, ConversionForm, Errno, Gfn, Gpa, Kernel, SystemEventForm};
+use exeunt_abi::{CertsForm, ConversionForm, Errno, Gfn, Gpa, Kernel, SystemEventForm};
 
 /// Why what the kernel handed out has no meaning. None of these is an answer to the guest: the run ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -191,10 +191,7 @@ fn system_event(page: &RunPage, kernel: Kernel) -> SystemEvent {
         return SystemEvent { event, data: Words::new(wire.ndata, wire.data) };
     }
     // The word behind the type counts only where arm64 and riscv64 filled it.
-    let implicit = match kernel.arch {
-        Arch::Arm64 => Words::new(1, wire.data),
-        _ => Words::NONE,
-    };
+    let implicit = if kernel.arch.clears_system_event() { Words::new(1, wire.data) } else { Words::NONE };
     if form == SystemEventForm::Flags {
         return SystemEvent { event: EventType::from_number(wire.event_type), data: implicit };
     }

@@ -7,7 +7,7 @@ use exeunt_abi::kvm::run::coco_v1::REQ_CERTS;
 use exeunt_abi::kvm::run::{
     self, ExitReason, MAP_GPA_RANGE, PORT_DATA_BYTES, RunPage, UNION_BYTES, sev_term_v4_1,
 };
-use exeunt_abi::{Arch, CertsForm, Errno, Kernel, SystemEventForm};
+use exeunt_abi::{CertsForm, Errno, Kernel, SystemEventForm};
 
 /// Offset of `hypercall.args` in the union.
 const ARGS: usize = 8;
@@ -113,8 +113,7 @@ fn write_call(nr: u64, args: &[u64], kernel: Kernel, page: &mut RunPage) {
 
 fn write_system_event(event: &SystemEvent, kernel: Kernel, page: &mut RunPage) {
     let form = kernel.dialect.system_event_form();
-    if kernel.arch == Arch::Arm64 {
-        // arm64 clears its struct first, x86 does not.
+    if kernel.arch.clears_system_event() {
         let bytes = match form {
             SystemEventForm::Flags => size_of::<run::SystemEventV5_17>(),
             SystemEventForm::Queued => size_of::<run::SystemEventQueued>(),
@@ -136,7 +135,7 @@ fn write_system_event(event: &SystemEvent, kernel: Kernel, page: &mut RunPage) {
     if counts {
         page.set_bytes(4, &event.data.count.to_le_bytes());
         write_words_at(if form == SystemEventForm::Queued { 2 } else { 1 }, event.data.as_slice(), page);
-    } else if kernel.arch == Arch::Arm64 {
+    } else if kernel.arch.clears_system_event() {
         write_words(&[event.data.first().unwrap_or(0)], page);
     }
 }

@@ -1,7 +1,7 @@
 //! What the firmware answers: `error` of a command, and the firmware's half of `SW_EXITINFO2` after a guest request.
 //!
 //! Source: Linux v7.2 `include/uapi/linux/psp-sev.h`, `sev_ret_code`; AMD 56860 "SEV Secure Nested Paging Firmware
-//! ABI" revision 1.58.
+//! ABI" revision 1.58. The codes from 0x30 on came with SEV-TIO.
 
 crate::named::named! {
     u32;
@@ -45,5 +45,20 @@ crate::named::named! {
     RMP_INITIALIZATION_FAILED = 0x26, "The reverse map table could not be initialised.";
     INVALID_KEY = 0x27, "The key is not there or wrong.";
     SHUTDOWN_INCOMPLETE = 0x28, "The shutdown did not come to its end.";
+    INCORRECT_BUFFER_LENGTH = 0x30, "The length of a buffer is not the one that the command has.";
+    EXPAND_BUFFER_LENGTH_REQUEST = 0x31, "A buffer is too short: call again with a longer one.";
+    SPDM_REQUEST = 0x32, "The firmware asks for a message to be carried to a device, and the answer back.";
+    SPDM_ERROR = 0x33, "The exchange with a device failed.";
+    SEV_STATUS_ERR_IN_DEV_CONN = 0x35, "The connection to a device failed.";
+    SEV_STATUS_INVALID_DEV_CTX = 0x36, "The context of a device is wrong.";
+    SEV_STATUS_INVALID_TDI_CTX = 0x37, "The context of a device's interface is wrong.";
+    SEV_STATUS_INVALID_TDI = 0x38, "There is no such interface.";
+    SEV_STATUS_RECLAIM_REQUIRED = 0x39, "Pages have to be reclaimed first.";
+    IN_USE = 0x3a, "It is in use.";
+    SEV_STATUS_INVALID_DEV_STATE = 0x3b, "Not in this state of the device.";
+    SEV_STATUS_INVALID_TDI_STATE = 0x3c, "Not in this state of the interface.";
+    SEV_STATUS_DEV_CERT_CHANGED = 0x3d, "The device has another certificate than before.";
+    SEV_STATUS_RESYNC_REQ = 0x3e, "The firmware and the device have to be brought to the same state.";
+    SEV_STATUS_RESPONSE_TOO_LARGE = 0x3f, "The response does not fit.";
     NO_FW_CALL = 0xffff_ffff, "Not a code of the firmware: the kernel did not get as far as asking it.";
 }

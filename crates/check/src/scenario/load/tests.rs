@@ -52,7 +52,7 @@ fn every_value_without_a_meaning_is_refused_in_one_line() {
         ("0x1000", "0x200_0000_0000", "1 TiB"),
         ("0x1000", "0x1000\nvcpus = 0", "vcpus is 1 to 256"),
         ("0x1000", "0x1000\nvcpus = 257", "vcpus is 1 to 256"),
-        ("0x1000", "0x1000\narch = \"mips\"", "arch is x86_64 or arm64"),
+        ("0x1000", "0x1000\narch = \"mips\"", "arch is x86_64, arm64 or riscv64"),
         ("\"hlt\"", "\"none\"", "no guest is named 'none'"),
         ("\"hlt\"", "\"hlt\"\ndialects = [\"linux-1.0\"]", "no dialect is named 'linux-1.0'"),
         ("\"hlt\"", "\"hlt\"\ncapabilities = [\"x\"]", "no capability is named 'x'"),
