@@ -64,7 +64,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIALECT")]
     dialect: Option<String>,
 
-    #[arg(long, value_name = "ARCH", help = "run-page, log: the host's, x86_64 or arm64 [default: x86_64]")]
+    #[arg(
+        long,
+        value_name = "ARCH",
+        help = "run-page, log: the host's, x86_64, arm64 or riscv64 [default: x86_64]"
+    )]
     arch: Option<String>,
 
     /// How to print it
@@ -153,7 +157,10 @@ fn settings(args: &Args) -> Result<Settings, Failure> {
     let arch = match &args.arch {
         None => Arch::default(),
         Some(name) => Arch::from_name(name).ok_or_else(|| {
-            format!("no architecture is called '{}': there are x86_64 and arm64", input::shorten(name))
+            format!(
+                "no architecture is called '{}': there are x86_64, arm64 and riscv64",
+                input::shorten(name)
+            )
         })?,
     };
     let entered = match args.errno.as_deref() {

@@ -25,6 +25,7 @@ const EXAMPLES: &str = "Examples:
   exeunt run                                        all shipped scenarios on the software kernel
   exeunt run page-state-change --dialect linux-6.12
   exeunt run triple-fault-migration --kernel kvm    two real VMs
+  exeunt explain sev-term 0x21100                   why a guest ended itself
   exeunt abi diff linux-5.17 sev-term-v4.1          what a change of the header breaks
 
 Exit status: 0 all as expected, 1 a scenario saw something else, 2 something could not be run.";
