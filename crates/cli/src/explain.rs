@@ -99,7 +99,7 @@ JSON (--format json): all values are strings as they are shown, because numbers 
                findings: [{lines: [..], text, reading: as with a KIND}, ..]
   offset is in hex for bytes, high:low for bits of a number, or empty.
 
-Ids such as SE-5 are the rules of this boundary. At most 1 MiB is taken (64 MiB of a log).
+Ids such as SE-5 are the rules of this boundary: docs/rules.md. At most 1 MiB is taken (64 MiB of a log).
 
 Exit status: 0 something was explained, 2 the input cannot be read or has no meaning.";
 
