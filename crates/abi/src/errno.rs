@@ -2,39 +2,15 @@
 
 use core::fmt;
 
-/// A positive Linux error number. The numbers are those of every architecture that KVM's confidential guests run on.
+/// A positive Linux error number; names are in capitals. The numbers are those of every architecture that KVM's
+/// confidential guests run on.
 ///
 /// Source: Linux `include/uapi/asm-generic/errno-base.h` and `errno.h`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Errno(pub i32);
 
-macro_rules! errnos {
-    ($($name:ident = $value:literal, $about:literal;)*) => {
-        impl Errno {
-            $(#[doc = $about] pub const $name: Self = Self($value);)*
-
-            /// The name in capitals, if the boundary knows the number.
-            #[must_use]
-            pub const fn name(self) -> Option<&'static str> {
-                match self.0 {
-                    $($value => Some(stringify!($name)),)*
-                    _ => None,
-                }
-            }
-
-            /// The error with this name in capitals.
-            #[must_use]
-            pub fn from_name(name: &str) -> Option<Self> {
-                match name {
-                    $(stringify!($name) => Some(Self::$name),)*
-                    _ => None,
-                }
-            }
-        }
-    };
-}
-
-errnos! {
+crate::named::named_newtype! {
+    Errno;
     EPERM = 1, "Operation not permitted.";
     ENOENT = 2, "No such file or directory.";
     EINTR = 4, "Interrupted system call: enter again.";

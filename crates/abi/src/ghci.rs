@@ -25,40 +25,12 @@ pub mod leaf {
     }
 }
 
-/// R10 after a `TDG.VP.VMCALL`.
+/// R10 after a `TDG.VP.VMCALL`. Names are without `TDVMCALL_STATUS_`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Status(pub u64);
 
-macro_rules! statuses {
-    ($($name:ident = $value:expr, $about:literal;)*) => {
-        impl Status {
-            $(#[doc = $about] pub const $name: Self = Self($value);)*
-
-            /// Each status that has a name.
-            pub const ALL: &[Self] = &[$(Self::$name),*];
-
-            /// The name without `TDVMCALL_STATUS_`.
-            #[must_use]
-            pub const fn name(self) -> Option<&'static str> {
-                match self {
-                    $(Self::$name => Some(stringify!($name)),)*
-                    _ => None,
-                }
-            }
-
-            /// The status with this name.
-            #[must_use]
-            pub fn from_name(name: &str) -> Option<Self> {
-                match name {
-                    $(stringify!($name) => Some(Self::$name),)*
-                    _ => None,
-                }
-            }
-        }
-    };
-}
-
-statuses! {
+crate::named::named_newtype! {
+    Status;
     SUCCESS = 0, "Done.";
     RETRY = 1, "Ask again: for `MAP_GPA`, from the address in R11 on.";
     INVALID_OPERAND = 1 << 63, "An argument is wrong.";

@@ -115,20 +115,20 @@ fn family<T: Wide>(prefix: &str, module: &str, all: &[(T, &str)]) -> Vec<Number>
 }
 
 fn exits_and_capabilities() -> Vec<Number> {
-    let mut numbers = Vec::new();
-    for number in 0..0x200_u32 {
-        if let Some(name) = ExitReason(number).name() {
-            let path = format!("kvm::run::ExitReason::{name}");
-            numbers.push(Number::new(format!("KVM_EXIT_{name}"), path, number.into()));
-        }
-        if let Some(name) = Cap(number).name() {
-            // The crate has the names of scenario files: `memory-fault-info`.
-            let name = name.to_uppercase().replace('-', "_");
-            let path = format!("kvm::caps::Cap::{name}");
-            numbers.push(Number::new(format!("KVM_CAP_{name}"), path, number.into()));
-        }
-    }
-    numbers
+    let exits = ExitReason::ALL.iter().filter_map(|reason| {
+        let name = reason.name()?;
+        Some(Number::new(
+            format!("KVM_EXIT_{name}"),
+            format!("kvm::run::ExitReason::{name}"),
+            reason.0.wide(),
+        ))
+    });
+    let caps = Cap::ALL.iter().filter_map(|cap| {
+        // The crate has the names of scenario files: `memory-fault-info`.
+        let name = cap.name()?.to_uppercase().replace('-', "_");
+        Some(Number::new(format!("KVM_CAP_{name}"), format!("kvm::caps::Cap::{name}"), cap.0.wide()))
+    });
+    exits.chain(caps).collect()
 }
 
 fn singles() -> Vec<Number> {
@@ -280,10 +280,11 @@ pub(crate) fn beside() -> Vec<Beside> {
 }
 
 fn errnos() -> Vec<Number> {
-    let named = (0..0x1000).filter_map(|number| Some((number, Errno(number).name()?)));
-    named
-        .map(|(number, name)| Number::new(name, format!("errno::Errno::{name}"), i64::from(number).wide()))
-        .collect()
+    let number = |errno: &Errno| {
+        let name = errno.name()?;
+        Some(Number::new(name, format!("errno::Errno::{name}"), i64::from(errno.0).wide()))
+    };
+    Errno::ALL.iter().filter_map(number).collect()
 }
 
 fn psci() -> Vec<Number> {

@@ -2,39 +2,14 @@
 
 use core::fmt;
 
-/// A `KVM_CAP_*` number.
+/// A `KVM_CAP_*` number. Names are those of scenario files and messages.
 ///
 /// Source: Linux v7.2 `include/uapi/linux/kvm.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cap(pub u32);
 
-macro_rules! caps {
-    ($($name:ident = $value:literal, $text:literal, $about:literal;)*) => {
-        impl Cap {
-            $(#[doc = $about] pub const $name: Self = Self($value);)*
-
-            /// The name in scenario files and messages, if the boundary knows the number.
-            #[must_use]
-            pub const fn name(self) -> Option<&'static str> {
-                match self.0 {
-                    $($value => Some($text),)*
-                    _ => None,
-                }
-            }
-
-            /// The capability with this name.
-            #[must_use]
-            pub fn from_name(name: &str) -> Option<Self> {
-                match name {
-                    $($text => Some(Self::$name),)*
-                    _ => None,
-                }
-            }
-        }
-    };
-}
-
-caps! {
+crate::named::named_newtype! {
+    Cap;
     IMMEDIATE_EXIT = 136, "immediate-exit", "`kvm_run.immediate_exit` is honoured.";
     EXCEPTION_PAYLOAD = 164, "exception-payload", "Events carry pending exceptions with their payload.";
     X86_USER_SPACE_MSR = 188, "x86-user-space-msr", "Chosen accesses to model-specific registers exit.";

@@ -89,12 +89,8 @@ const NOT_COMPARED: &[(&str, &str)] = &[
 ];
 
 /// Macros that make more than one number each, with the beginning of the paths that their numbers have.
-const TABLES: &[(&str, &str)] = &[
-    ("errno::errnos!", "errno::Errno::"),
-    ("kvm::caps::caps!", "kvm::caps::Cap::"),
-    ("kvm::ioctl::ioctls!", "kvm::ioctl::KVM_"),
-    ("kvm::run::reasons!", "kvm::run::ExitReason::"),
-];
+const TABLES: &[(&str, &str)] =
+    &[("kvm::ioctl::ioctls!", "kvm::ioctl::KVM_"), ("kvm::run::reasons!", "kvm::run::ExitReason::")];
 
 /// Public constants of a module, and the macros that make more of them, under the paths that users know.
 fn constants_of(items: &[Item], module: &str, folder: &Path, found: &mut BTreeSet<String>) {
@@ -107,7 +103,12 @@ fn constants_of(items: &[Item], module: &str, folder: &Path, found: &mut BTreeSe
             }
             Item::Macro(item) if item.ident.is_none() => {
                 let name = item.mac.path.segments.last().unwrap().ident.to_string();
-                found.insert(join(&format!("{name}!")));
+                // The numbers of a type that wraps them have the type in their paths.
+                let wrapper = item.mac.tokens.clone().into_iter().next().filter(|_| name == "named_newtype");
+                found.insert(join(&match wrapper {
+                    Some(wrapper) => format!("{wrapper}::named!"),
+                    None => format!("{name}!"),
+                }));
             }
             Item::Mod(item) if item.ident != "tests" => {
                 let name = item.ident.to_string();

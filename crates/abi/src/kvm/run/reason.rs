@@ -2,7 +2,8 @@
 
 use core::fmt;
 
-/// `kvm_run.exit_reason`. A number without a name is carried and printed like any other.
+/// `kvm_run.exit_reason`. Names are those of the numbers 0 to 43, without `KVM_EXIT_`. A number without a name is carried
+/// and printed like any other.
 ///
 /// Source: Linux v7.2 `include/uapi/linux/kvm.h`, `KVM_EXIT_*`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -10,26 +11,9 @@ pub struct ExitReason(pub u32);
 
 macro_rules! reasons {
     ($($name:ident = $value:literal;)*) => {
-        impl ExitReason {
-            $(#[doc = concat!("`KVM_EXIT_", stringify!($name), "`.")] pub const $name: Self = Self($value);)*
-
-            /// The name without `KVM_EXIT_`, for the numbers 0 to 43.
-            #[must_use]
-            pub const fn name(self) -> Option<&'static str> {
-                match self.0 {
-                    $($value => Some(stringify!($name)),)*
-                    _ => None,
-                }
-            }
-
-            /// The reason with this name, written without `KVM_EXIT_`.
-            #[must_use]
-            pub fn from_name(name: &str) -> Option<Self> {
-                match name {
-                    $(stringify!($name) => Some(Self::$name),)*
-                    _ => None,
-                }
-            }
+        crate::named::named_newtype! {
+            ExitReason;
+            $($name = $value, stringify!($name), concat!("`KVM_EXIT_", stringify!($name), "`.");)*
         }
     };
 }
