@@ -1,50 +1,11 @@
-//! `exeunt run` as a user types it, with good and with bad input.
+//! `exeunt run`, and what belongs to no subcommand: completions and manual pages.
 
+use super::{Folder, exeunt, stdout};
 use serde_json::Value;
-use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::Command;
 
-fn exeunt(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_exeunt")).args(arguments).output().unwrap()
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-/// The one line that a mistake is answered with, on standard error, with status 2 and nothing on standard output.
 fn mistake(arguments: &[&str]) -> String {
-    let output = exeunt(arguments);
-    let text = String::from_utf8(output.stderr.clone()).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {text}");
-    assert_eq!(stdout(&output), "", "{arguments:?}");
-    assert_eq!(text.lines().count(), 1, "{arguments:?}: {text}");
-    assert!(text.starts_with("exeunt: "), "{text}");
-    text
-}
-
-/// A folder for one test's files, gone when the test is.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("exeunt-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn file(&self, name: &str, text: &str) -> String {
-        let path = self.0.join(name);
-        std::fs::write(&path, text).unwrap();
-        path.to_str().unwrap().to_string()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // What cannot be removed is left for the system to clean up.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+    super::mistake(arguments, &exeunt(arguments))
 }
 
 const SCENARIO: &str = r#"
@@ -86,8 +47,8 @@ fn the_same_seed_prints_the_same_and_json_is_one_document() {
 
 #[test]
 fn a_scenario_that_sees_something_else_ends_with_status_1() {
-    let folder = Folder::new("unmet");
-    let file = folder.file("unmet.toml", &SCENARIO.replace("\"halted\"", "\"shutdown\""));
+    let folder = Folder::new("run-unmet");
+    let file = folder.file("unmet.toml", SCENARIO.replace("\"halted\"", "\"shutdown\""));
     let output = exeunt(&["run", &file]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stdout(&output).contains("FAIL     the end should be 'shutdown' and is 'halted'"));
@@ -95,7 +56,7 @@ fn a_scenario_that_sees_something_else_ends_with_status_1() {
 
 #[test]
 fn a_file_of_the_users_own_runs_under_its_name() {
-    let folder = Folder::new("own");
+    let folder = Folder::new("run-own");
     let output = exeunt(&["run", &folder.file("my-own.toml", SCENARIO)]);
     assert_eq!(output.status.code(), Some(0));
     assert!(stdout(&output).starts_with("my-own: mine\n"));
@@ -103,7 +64,7 @@ fn a_file_of_the_users_own_runs_under_its_name() {
 
 #[test]
 fn each_mistake_in_a_scenario_is_one_line_and_status_2() {
-    let folder = Folder::new("mistakes");
+    let folder = Folder::new("run-mistakes");
     let cases = [
         ("key.toml", SCENARIO.replace("guest", "geust"), "key.toml:8: unknown field `geust`"),
         ("toml.toml", SCENARIO.replace("[vm]", "[vm"), "toml.toml:3: "),
@@ -161,8 +122,8 @@ fn completions_and_manual_pages_are_printed_and_written() {
         assert!(stdout(&exeunt(&["completions", shell])).contains("exeunt"), "{shell}");
     }
     assert!(stdout(&exeunt(&["man"])).contains(".TH exeunt 1"));
-    let folder = Folder::new("man");
-    assert_eq!(exeunt(&["man", "--to", folder.0.to_str().unwrap()]).status.code(), Some(0));
+    let folder = Folder::new("run-man");
+    assert_eq!(exeunt(&["man", "--to", folder.path()]).status.code(), Some(0));
     assert!(folder.0.join("exeunt-run.1").exists());
     assert!(mistake(&["man", "--to", "/no/such/folder"]).contains("cannot write manual pages"));
 }

@@ -1,13 +1,12 @@
-//! `exeunt explain` as a user types it, with good and with bad input.
+//! `exeunt explain`.
 
+use super::Folder;
 use serde_json::Value;
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 fn exeunt(arguments: &[&str]) -> Output {
-    let arguments = ["explain"].iter().chain(arguments);
-    Command::new(env!("CARGO_BIN_EXE_exeunt")).args(arguments).stdin(Stdio::null()).output().unwrap()
+    super::exeunt(&[&["explain"], arguments].concat())
 }
 
 /// What is printed for good input: status 0 and nothing on standard error.
@@ -22,15 +21,8 @@ fn json(arguments: &[&str]) -> Value {
     serde_json::from_str(&explained(&[arguments, &["--format", "json"]].concat())).unwrap()
 }
 
-/// The one line that a mistake is answered with, on standard error, with status 2 and nothing on standard output.
 fn mistake(arguments: &[&str]) -> String {
-    let output = exeunt(arguments);
-    let text = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {text}");
-    assert!(output.stdout.is_empty(), "{arguments:?}");
-    assert_eq!(text.lines().count(), 1, "{arguments:?}: {text}");
-    assert!(text.starts_with("exeunt: "), "{text}");
-    text
+    super::mistake(arguments, &exeunt(arguments))
 }
 
 fn piped(arguments: &[&str], input: &[u8]) -> Output {
@@ -49,30 +41,6 @@ fn piped(arguments: &[&str], input: &[u8]) -> Output {
 
 fn data(name: &str) -> String {
     format!("{}/tests/data/{name}", env!("CARGO_MANIFEST_DIR"))
-}
-
-/// A folder for one test's files, gone when the test is.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("exeunt-explain-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn file(&self, name: &str, bytes: &[u8]) -> String {
-        let path = self.0.join(name);
-        std::fs::write(&path, bytes).unwrap();
-        path.to_str().unwrap().to_string()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // What cannot be removed is left for the system to clean up.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }
 
 /// Zeroes with bytes at offsets.
@@ -171,7 +139,7 @@ fn run_pages_as_real_kernels_wrote_them_are_read() {
 
 #[test]
 fn the_union_alone_is_read_with_its_reason() {
-    let folder = Folder::new("union");
+    let folder = Folder::new("explain-union");
     let union = bytes(256, &[(0, &[6, 0, 0, 0, 1]), (8, &[0, 0x11, 2])]);
     let file = folder.file("union.bin", &union);
     assert!(explained(&["run-page", &file, "--reason", "24"]).contains("SEV_TERM, reason set 0x1, code 0x2"));
@@ -181,7 +149,7 @@ fn the_union_alone_is_read_with_its_reason() {
 
 #[test]
 fn each_page_has_its_meaning() {
-    let folder = Folder::new("pages");
+    let folder = Folder::new("explain-pages");
     let header = [(0x20, &[1][..]), (0x30, &[1, 1, 96, 0, 5, 1, 96])];
     let vcek = 0x63da_758d_e664_4564_adc5_f4b9_3be8_accd_u128.to_be_bytes();
     let report = bytes(1184, &[(0, &[3]), (8, &[0, 0, 3]), (0x34, &[1]), (0x188, &[0x19])]);
@@ -284,7 +252,7 @@ fn the_list_names_every_kind_with_an_example_and_the_help_shows_them() {
 
 #[test]
 fn bad_digits_are_named_with_their_place() {
-    let folder = Folder::new("digits");
+    let folder = Folder::new("explain-digits");
     let cases: [(&str, &str); 6] = [
         ("0c0", "line 1, column 1: 3 hex digits are no whole bytes"),
         ("00 11\n22 3x\n", "line 2, column 5: 'x' is no hex digit"),
@@ -310,8 +278,8 @@ fn bad_digits_are_named_with_their_place() {
 
 #[test]
 fn too_few_and_too_many_bytes_are_refused() {
-    let folder = Folder::new("sizes");
-    let zeroes = |length: usize| folder.file(&format!("{length}"), &vec![0; length]);
+    let folder = Folder::new("explain-sizes");
+    let zeroes = |length: usize| folder.file(&format!("{length}"), vec![0; length]);
     let cases = [
         ("ghcb", 4095, "end at offset 0xfff"),
         ("ghcb", 4097, "4097 bytes are more than a GHCB"),
@@ -336,7 +304,7 @@ fn too_few_and_too_many_bytes_are_refused() {
 
 #[test]
 fn files_that_cannot_be_read_and_files_without_an_end_are_refused() {
-    let folder = Folder::new("files");
+    let folder = Folder::new("explain-files");
     assert!(mistake(&["ghcb", "/dev/zero"]).contains("/dev/zero has more than 1048576 bytes"));
     assert!(mistake(&["/dev/zero"]).contains("has more than 1048576 bytes"));
     assert!(mistake(&["log", "/dev/zero"]).contains("has more than 67108864 bytes"));
@@ -346,7 +314,7 @@ fn files_that_cannot_be_read_and_files_without_an_end_are_refused() {
     );
     assert!(mistake(&["log", &folder.file("empty", b"")]).contains("is empty"));
     assert!(mistake(&["a\nb"]).contains("cannot read a\\nb"));
-    let noise = folder.file("noise", &[0xff; 100]);
+    let noise = folder.file("noise", [0xff; 100]);
     assert!(mistake(&[&noise]).contains("100 bytes that fit no kind"));
     let output = piped(&["events", "-"], &vec![0; 2 << 20]);
     assert!(String::from_utf8_lossy(&output.stderr).contains("standard input has more than 1048576 bytes"));

@@ -1,18 +1,14 @@
-//! `exeunt abi` as a user types it, with good and with bad input.
+//! `exeunt abi`.
 
+use super::{Folder, stdout};
 use exeunt_headers::Target;
 use exeunt_headers::compile::find;
 use serde_json::Value;
 use std::fs;
-use std::path::PathBuf;
 use std::process::{Command, Output};
 
 fn exeunt(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_exeunt")).arg("abi").args(arguments).output().unwrap()
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).unwrap()
+    super::exeunt(&[&["abi"], arguments].concat())
 }
 
 /// What is printed, with the status that it must come with.
@@ -24,45 +20,16 @@ fn printed(status: i32, arguments: &[&str]) -> String {
     text
 }
 
-/// The one line that a mistake is answered with, on standard error, with status 2 and nothing on standard output.
 fn mistake(arguments: &[&str]) -> String {
-    told(&exeunt(arguments))
+    super::mistake(arguments, &exeunt(arguments))
 }
 
-fn told(output: &Output) -> String {
-    let text = String::from_utf8(output.stderr.clone()).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{text}");
-    assert_eq!(stdout(output), "");
-    assert_eq!(text.lines().count(), 1, "{text}");
-    assert!(text.starts_with("exeunt: "), "{text}");
-    text
-}
-
-/// A tree of headers for one test, gone when the test is. Its `asm/kvm.h` says to be every architecture's.
-struct Headers(PathBuf);
-
-impl Headers {
-    fn new(name: &str, kvm: &str) -> Self {
-        let root = std::env::temp_dir().join(format!("exeunt-abi-{name}-{}", std::process::id()));
-        for folder in ["linux", "asm"] {
-            fs::create_dir_all(root.join(folder)).unwrap();
-        }
-        let asm = "#define _ASM_X86_KVM_H\n#define __ARM_KVM_H__\n#define __LINUX_KVM_RISCV_H\n";
-        fs::write(root.join("asm/kvm.h"), asm).unwrap();
-        fs::write(root.join("linux/kvm.h"), format!("#include <asm/kvm.h>\n{kvm}")).unwrap();
-        Self(root)
-    }
-
-    fn path(&self) -> &str {
-        self.0.to_str().unwrap()
-    }
-}
-
-impl Drop for Headers {
-    fn drop(&mut self) {
-        // What cannot be removed is left for the system to clean up.
-        let _ = fs::remove_dir_all(&self.0);
-    }
+/// A tree of headers. Its `asm/kvm.h` says to be every architecture's.
+fn headers(name: &str, kvm: &str) -> Folder {
+    let folder = Folder::new(&format!("abi-{name}"));
+    folder.file("asm/kvm.h", "#define _ASM_X86_KVM_H\n#define __ARM_KVM_H__\n#define __LINUX_KVM_RISCV_H\n");
+    folder.file("linux/kvm.h", format!("#include <asm/kvm.h>\n{kvm}"));
+    folder
 }
 
 /// Nothing can be compiled here, so there is nothing to test.
@@ -184,7 +151,7 @@ fn two_header_trees_are_compiled_and_compared() {
     if is_skipped() {
         return;
     }
-    let (old, new) = (Headers::new("old", OLD), Headers::new("new", NEW));
+    let (old, new) = (headers("old", OLD), headers("new", NEW));
     let text = printed(1, &["diff", "--headers", old.path(), "--headers", new.path()]);
     for part in [
         "KVM_EXIT_MEMORY_FAULT changes from 38 to 39",
@@ -208,7 +175,7 @@ fn a_release_is_compared_with_headers() {
     if is_skipped() {
         return;
     }
-    let headers = Headers::new("release", NEW);
+    let headers = headers("release", NEW);
     let text = printed(1, &["diff", "linux-5.17", "--headers", headers.path()]);
     assert!(text.contains("`flags` is removed"), "{text}");
 }
@@ -229,7 +196,7 @@ vmgexit-v10, coco-v1, linux-7.2: 4 collisions
 "
     );
     assert_eq!(printed(0, &["collide", "linux-6.1", "linux-7.2"]), "linux-6.1, linux-7.2: 0 collisions\n");
-    let (old, new) = (Headers::new("one", OLD), Headers::new("two", NEW));
+    let (old, new) = (headers("one", OLD), headers("two", NEW));
     let arguments = ["collide", old.path(), new.path(), "--format", "json"];
     let json: Value = serde_json::from_str(&printed(1, &arguments)).unwrap();
     assert_eq!(json["collisions"][0]["value"], 38);
@@ -276,21 +243,22 @@ fn headers_that_cannot_be_read_are_one_line_and_status_2() {
         mistake(&["diff", "linux-6.1", "./no/such/folder"])
             .contains("cannot read the headers in ./no/such/folder")
     );
-    let good = Headers::new("good", OLD);
+    let good = headers("good", OLD);
     let asm = format!("{}/asm", good.path());
     let line = mistake(&["diff", "--headers", good.path(), "--headers", &asm]);
     assert!(line.contains("is no tree of installed headers: it has no linux/kvm.h"), "{line}");
-    let broken = Headers::new("broken", "struct kvm_run {\n    __u99 a;\n};\n");
+    let broken = headers("broken", "struct kvm_run {\n    __u99 a;\n};\n");
     let line = mistake(&["collide", good.path(), broken.path()]);
     assert!(line.contains("linux/kvm.h:3:") && line.contains("error: unknown type name"), "{line}");
 }
 
 #[test]
 fn without_a_compiler_there_is_nothing_to_say() {
-    let headers = Headers::new("alone", OLD);
+    let headers = headers("alone", OLD);
     let mut command = Command::new(env!("CARGO_BIN_EXE_exeunt"));
-    let output = command.args(["abi", "diff", headers.path(), "linux-6.1"]).env("PATH", "").output().unwrap();
-    let line = told(&output);
+    let arguments = ["abi", "diff", headers.path(), "linux-6.1"];
+    let output = command.args(arguments).env("PATH", "").output().unwrap();
+    let line = super::mistake(&arguments, &output);
     assert!(line.contains("cannot be compiled for any target: x86_64: no compiler (gcc -m64, "), "{line}");
     assert!(line.contains("riscv64: no compiler (riscv64-linux-gnu-gcc"), "{line}");
 }
@@ -300,7 +268,7 @@ fn nothing_is_left_in_the_folder_for_temporary_files() {
     if is_skipped() {
         return;
     }
-    let headers = Headers::new("clean", OLD);
+    let headers = headers("clean", OLD);
     let own = headers.0.join("tmp");
     fs::create_dir(&own).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_exeunt"));
