@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 
 use exeunt_abi::Errno;
+use exeunt_abi::kvm::device_attr::{X86_GRP_SEV, sev_attr};
 use exeunt_abi::kvm::events::VcpuEvents;
 use kvm_bindings::{kvm_device_attr, kvm_x86_mce};
 use kvm_ioctls::{Kvm, VcpuFd};
@@ -14,11 +15,6 @@ const KVM_X86_SET_MCE: libc::c_ulong = 0x4040_ae9e;
 const KVM_GET_VCPU_EVENTS: libc::c_ulong = 0x8040_ae9f;
 const KVM_SET_VCPU_EVENTS: libc::c_ulong = 0x4040_aea0;
 const KVM_HAS_DEVICE_ATTR: libc::c_ulong = 0x4018_aee3;
-
-/// `KVM_X86_GRP_SEV`. Source for this and the next: Linux v7.2 `arch/x86/include/uapi/asm/kvm.h`.
-const GROUP_SEV: u32 = 1;
-/// `KVM_X86_SEV_SNP_REQ_CERTS`.
-const ATTRIBUTE_SNP_REQ_CERTS: u64 = 2;
 
 // The size that a request number carries is what the kernel copies.
 const _: () = assert!(size_of::<kvm_x86_mce>() == 0x40 && size_of::<VcpuEvents>() == 0x40);
@@ -58,7 +54,8 @@ pub(crate) fn set_events(vcpu: &VcpuFd, events: &VcpuEvents) -> Result<(), Errno
 
 /// Whether this kernel knows the attribute that says if an SNP guest's requests for certificates can exit.
 pub(crate) fn has_snp_req_certs(kvm: &Kvm) -> bool {
-    let attribute = kvm_device_attr { group: GROUP_SEV, attr: ATTRIBUTE_SNP_REQ_CERTS, ..Default::default() };
+    let attribute =
+        kvm_device_attr { group: X86_GRP_SEV, attr: sev_attr::SEV_SNP_REQ_CERTS, ..Default::default() };
     // SAFETY: The kernel reads the 24 bytes that the request number says, and the struct has as many. Asking whether
     // an attribute is there does not follow the address in it.
     let result = unsafe { libc::ioctl(kvm.as_raw_fd(), KVM_HAS_DEVICE_ATTR, &raw const attribute) };

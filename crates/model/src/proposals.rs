@@ -7,9 +7,6 @@ use exeunt_abi::ghcb::guest_message::vmm_error;
 use exeunt_abi::kvm::run::{CocoV1, VmgexitV10, coco_v1};
 use exeunt_proto::exit::Exit;
 
-/// `SNP_GUEST_VMM_ERR_GENERIC` of the proposal, bit 31 of the hypervisor's half.
-const COCO_GENERIC: u64 = 1 << 63;
-
 impl Vcpu {
     /// Hands a page-state change to userspace undecoded.
     ///
@@ -39,7 +36,7 @@ impl Vcpu {
                 self.regs.rbx = u64::from(answer.npages);
                 vmm_error::INVALID_LEN
             }
-            _ => COCO_GENERIC,
+            _ => u64::from(coco_v1::ERR_GENERIC) << 32,
         };
         self.ghcb.answer_info_2(&mut self.vm.lock().memory, info_2);
         Step::Resume

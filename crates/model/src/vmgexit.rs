@@ -4,14 +4,12 @@ use crate::engine::Step;
 use crate::guest::GuestFault;
 use crate::guest::mailbox::Outcome;
 use crate::vcpu::{OnEntry, Vcpu};
-use exeunt_abi::ghcb::exit_code;
+use exeunt_abi::ghcb::exit_code::{self, ap_creation, ap_jump_table};
+use exeunt_abi::ghcb::features;
 use exeunt_abi::ghcb::page::{self, malformed};
 use exeunt_abi::{ConversionForm, Errno, Gpa};
 use exeunt_proto::exit::{EventType, Exit, SystemEvent, Words};
 use exeunt_proto::ghcb::MsrRequest;
-
-/// What KVM says it supports: SNP and AP creation. It says so to every SEV-ES guest.
-pub(crate) const HV_FEATURES: u64 = 3;
 
 /// Exit codes that KVM forwards to its SVM handlers and that the model does not have.
 const SVM_HANDLERS: [u64; 12] = [
@@ -36,8 +34,6 @@ const SNP_ONLY: [u64; 4] =
 const CPUID_XSAVE: u64 = 0xd;
 /// Bits of `SW_EXITINFO1` that say how many bytes a port access has.
 const IOIO_SIZE_MASK: u64 = 0x70;
-/// AP creation: the request that needs no VMSA features in RAX.
-const AP_DESTROY: u64 = 2;
 
 impl Vcpu {
     /// The guest wrote the GHCB MSR and executed `VMGEXIT`.
@@ -129,7 +125,7 @@ impl Vcpu {
             exit_code::MSR | exit_code::MONITOR => &[page::RAX, page::RCX, page::RDX],
             exit_code::VMMCALL => &[page::RAX, page::CPL],
             exit_code::PSC | exit_code::MMIO_READ | exit_code::MMIO_WRITE => &[page::SW_SCRATCH],
-            exit_code::AP_CREATION if info_1 & 0xffff_ffff != AP_DESTROY => &[page::RAX],
+            exit_code::AP_CREATION if info_1 & 0xffff_ffff != u64::from(ap_creation::DESTROY) => &[page::RAX],
             _ => &[],
         }
     }
@@ -167,7 +163,7 @@ impl Vcpu {
             exit_code::GUEST_REQUEST => self.guest_request(false),
             exit_code::EXT_GUEST_REQUEST => self.guest_request(true),
             exit_code::HV_FEATURES => {
-                self.ghcb.answer_info_2(&mut vm.lock().memory, HV_FEATURES);
+                self.ghcb.answer_info_2(&mut vm.lock().memory, features::OF_KVM);
                 Step::Resume
             }
             exit_code::TERM_REQUEST => self.terminate(ghcb.0),
@@ -190,8 +186,8 @@ impl Vcpu {
     fn ap_jump_table(&mut self) -> Step {
         let mut state = self.vm.lock();
         match self.ghcb.info {
-            [0, table] => state.ap_jump_table = table,
-            [1, _] => {
+            [ap_jump_table::SET, table] => state.ap_jump_table = table,
+            [ap_jump_table::GET, _] => {
                 let table = state.ap_jump_table;
                 self.ghcb.answer_info_2(&mut state.memory, table);
             }

@@ -4,9 +4,8 @@ use crate::complete::Completion;
 use crate::engine::Step;
 use crate::ghcb::sev_info_response;
 use crate::vcpu::Vcpu;
-use crate::vmgexit::HV_FEATURES;
 use exeunt_abi::ConversionForm;
-use exeunt_abi::ghcb::{msr, psc};
+use exeunt_abi::ghcb::{features, msr, psc};
 use exeunt_abi::kvm::run::{ExitReason, map_gpa_range};
 use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_proto::exit::{Exit, Other, map_gpa_range_by_psc};
@@ -44,7 +43,7 @@ impl Vcpu {
                 return self.begin_psc_msr(operation, gfn.gpa().0);
             }
             MsrRequest::HvFeatures => {
-                self.ghcb.msr = HV_FEATURES << 12 | msr::HV_FEATURES_RESPONSE;
+                self.ghcb.msr = features::OF_KVM << 12 | msr::HV_FEATURES_RESPONSE;
             }
             MsrRequest::Terminate
             | MsrRequest::PreferredGpa

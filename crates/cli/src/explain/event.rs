@@ -3,7 +3,8 @@
 use super::explanation::{Explanation, Field};
 use super::number;
 use crate::Failure;
-use exeunt_abi::kvm::run::{event_type, sev_term_v4_1};
+use exeunt_abi::kvm::run::event_type;
+use exeunt_abi::kvm::run::sev_term_v4_1::{self, SEV_TERM_WITH_DATA};
 use exeunt_abi::{Dialect, SystemEventForm};
 
 pub(super) const SOURCE: &str = "Linux v7.2 include/uapi/linux/kvm.h, KVM_SYSTEM_EVENT_*, and \
@@ -33,9 +34,6 @@ pub(super) struct About {
     pub(super) data: &'static str,
     pub(super) advice: &'static str,
 }
-
-/// `SEV_TERM` as the proposals write it.
-const SEV_TERM_WITH_DATA: u32 = sev_term_v4_1::SEV_TERM | sev_term_v4_1::NDATA_VALID;
 
 /// Dialects in which bit 31 says something else than the type, and `SEV_TERM` is 4.
 pub(super) fn is_of_2022(dialect: Dialect) -> bool {

@@ -198,7 +198,7 @@ fn system_event(page: &RunPage, kernel: Kernel) -> SystemEvent {
     // The proposals of 2022: bit 31 says that the data counts, and SEV_TERM, with another number, is the one type that has
     // it. Any other number with the bit is none that they define, and is kept whole.
     let event = match wire.event_type {
-        SEV_TERM_WITH_DATA => EventType::SevTerm,
+        sev_term_v4_1::SEV_TERM_WITH_DATA => EventType::SevTerm,
         sev_term_v4_1::SEV_TERM => EventType::Unknown(wire.event_type),
         number => EventType::from_number(number),
     };
@@ -211,9 +211,6 @@ fn system_event(page: &RunPage, kernel: Kernel) -> SystemEvent {
     };
     SystemEvent { event, data }
 }
-
-/// The type of a termination in the proposals.
-pub(super) const SEV_TERM_WITH_DATA: u32 = sev_term_v4_1::SEV_TERM | sev_term_v4_1::NDATA_VALID;
 
 fn memory_fault(wire: run::MemoryFault, errno: Errno) -> MemoryFault {
     MemoryFault {

@@ -1,6 +1,5 @@
 //! Meaning to bytes: what a kernel writes for an exit, and nothing that it leaves stale.
 
-use super::decode::SEV_TERM_WITH_DATA;
 use super::{Entered, EventType, Exit, Hypercall, SystemEvent, msr, tdx};
 use core::mem::size_of;
 use exeunt_abi::kvm::run::coco_v1::REQ_CERTS;
@@ -124,7 +123,7 @@ fn write_system_event(event: &SystemEvent, kernel: Kernel, page: &mut RunPage) {
     let (number, counts) = match (form, event.event) {
         (SystemEventForm::Shipped, event) => (event.number(), true),
         (SystemEventForm::Queued | SystemEventForm::Alternative, EventType::SevTerm) => {
-            (SEV_TERM_WITH_DATA, true)
+            (sev_term_v4_1::SEV_TERM_WITH_DATA, true)
         }
         (SystemEventForm::Queued | SystemEventForm::Alternative, event) => {
             (event.number(), event.number() & sev_term_v4_1::NDATA_VALID != 0)

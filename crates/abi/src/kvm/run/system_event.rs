@@ -26,6 +26,8 @@ pub mod sev_term_v4_1 {
     pub const SEV_TERM: u32 = 4;
     /// `KVM_SYSTEM_EVENT_NDATA_VALID`: a bit of the type, which says that `ndata` and `data` are filled.
     pub const NDATA_VALID: u32 = 1 << 31;
+    /// The type of a termination as the proposals write it.
+    pub const SEV_TERM_WITH_DATA: u32 = SEV_TERM | NDATA_VALID;
 }
 
 /// `KVM_SYSTEM_EVENT_RESET_FLAG_PSCI_RESET2`, arm64: the guest called `SYSTEM_RESET2`.
