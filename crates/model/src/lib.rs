@@ -5,37 +5,25 @@
 //! exits as that kernel completes them. It meets a VMM half at the port, `exeunt_proto::host`.
 #![forbid(unsafe_code)]
 
-mod attributes;
-mod complete;
 mod effects;
-mod engine;
 mod events;
-mod firmware;
 mod ghcb;
-mod gmem;
 pub mod guest;
-mod guest_request;
-mod hypercall;
 mod kvm;
 mod memory;
-mod memslot;
-mod mmio;
-mod proposals;
-mod psc;
-mod psci;
+mod psp;
 mod rng;
 mod state;
+mod system_event;
 mod vcpu;
 #[cfg(test)]
 mod vectors;
 mod vm;
-mod vmgexit;
-mod vmgexit_msr;
 
 pub use effects::Effects;
-pub use firmware::Firmware;
 pub use kvm::Kvm;
-pub use memslot::{GuestMemfd, Slot};
+pub use memory::{GuestMemfd, Slot};
+pub use psp::Firmware;
 pub use rng::Rng;
 pub use vcpu::{Kick, Vcpu};
 pub use vm::Vm;

@@ -1,7 +1,7 @@
 //! What the vCPUs of a VM share.
 
-use crate::firmware::Firmware;
 use crate::memory::Memory;
+use crate::psp::Firmware;
 use exeunt_abi::kvm::caps::Cap;
 use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::{Kernel, PAGE_SIZE};

@@ -1,10 +1,10 @@
 //! A VM and its ioctls.
 
 use crate::effects::Effects;
-use crate::firmware::Firmware;
 use crate::guest::{Cpu, GuestFault};
 use crate::kvm::check_extension;
-use crate::memslot::{GuestMemfd, Slot};
+use crate::memory::{GuestMemfd, Slot};
+use crate::psp::Firmware;
 use crate::state::VmState;
 use crate::vcpu::Vcpu;
 use exeunt_abi::kvm::caps::Cap;

@@ -1,8 +1,8 @@
 //! Page-state change by GHCB page: batches of adjacent entries, one exit each.
 
-use crate::complete::Completion;
-use crate::engine::Step;
 use crate::memory::Memory;
+use crate::vcpu::Completion;
+use crate::vcpu::Step;
 use crate::vcpu::Vcpu;
 use exeunt_abi::Gpa;
 use exeunt_abi::ghcb::page::malformed;

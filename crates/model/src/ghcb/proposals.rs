@@ -1,7 +1,7 @@
 //! What kernels with a proposal do in place of what was merged.
 
-use crate::complete::Completion;
-use crate::engine::Step;
+use crate::vcpu::Completion;
+use crate::vcpu::Step;
 use crate::vcpu::Vcpu;
 use exeunt_abi::ghcb::guest_message::vmm_error;
 use exeunt_abi::kvm::run::{CocoV1, VmgexitV10, coco_v1};

@@ -1,7 +1,7 @@
 //! Completions: what KVM does with userspace's answer at the next `KVM_RUN`.
 
-use crate::engine::Step;
-use crate::mmio::Pieces;
+use crate::ghcb::Pieces;
+use crate::vcpu::Step;
 use crate::vcpu::Vcpu;
 use exeunt_abi::ghcb::guest_message::vmm_error;
 use exeunt_abi::ghcb::msr;

@@ -1,11 +1,16 @@
 //! Guest memory: slots, attributes, both backings, and who may touch what.
 
-use crate::attributes::Attributes;
-use crate::gmem::{Gmem, GmemPage, remove_range};
-use crate::memslot::{GuestMemfd, Slot};
+mod attributes;
+mod gmem;
+mod memslot;
+
+pub use memslot::{GuestMemfd, Slot};
+
 use crate::state::PAGE;
+use attributes::Attributes;
 use exeunt_abi::{Errno, Gfn, Gpa, PAGE_SIZE};
 use exeunt_proto::conversion::{PageRange, PageState};
+use gmem::{Gmem, GmemPage, remove_range};
 use std::collections::BTreeMap;
 
 type Page = Box<[u8; PAGE]>;

@@ -1,10 +1,10 @@
 //! The run loop: serves requests, enters the guest, and does what the hardware and KVM do for each act.
 
-use crate::complete::Completion;
 use crate::guest::mailbox::{Op, Outcome};
 use crate::guest::{Access, GuestFault, Note};
 use crate::memory::{PrivateAccess, copy_private, split_at_pages};
 use crate::state::VmState;
+use crate::vcpu::Completion;
 use crate::vcpu::{MpState, OnEntry, Vcpu};
 use exeunt_abi::kvm::run::ExitReason;
 use exeunt_abi::kvm::vm_type::VmType;

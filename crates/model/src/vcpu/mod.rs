@@ -1,11 +1,17 @@
 //! A vCPU: the page, the ioctls, and the order of checks of `KVM_RUN`.
 
-use crate::complete::Completion;
+mod complete;
+mod engine;
+mod hypercall;
+
+pub(crate) use complete::Completion;
+pub(crate) use engine::Step;
+
 use crate::events::{EventCaps, EventState, TripleFaults, request};
 use crate::ghcb::GhcbState;
+use crate::ghcb::PscState;
 use crate::guest::mailbox::{Op, Running};
 use crate::guest::{Cpu, GuestFault, Note};
-use crate::psc::PscState;
 use crate::vm::Vm;
 use exeunt_abi::kvm::caps::Cap;
 use exeunt_abi::kvm::events::{self, VcpuEvents};

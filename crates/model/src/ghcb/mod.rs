@@ -1,10 +1,20 @@
 //! The GHCB page as KVM keeps it: mapped at a `VMGEXIT`, written back when the guest is entered again.
 
+mod guest_request;
+mod mmio;
+mod proposals;
+mod psc;
+mod vmgexit;
+mod vmgexit_msr;
+
+pub(crate) use mmio::Pieces;
+pub(crate) use psc::PscState;
+
 use crate::memory::Memory;
 use crate::state::C_BIT;
 use crate::vcpu::{Regs, Vcpu};
 use exeunt_abi::ghcb::page::{self, Field, exit_info_1};
-use exeunt_abi::ghcb::{msr, psc};
+use exeunt_abi::ghcb::{msr, psc as psc_page};
 use exeunt_abi::{Errno, Gpa, PAGE_SIZE};
 
 /// What KVM holds of a vCPU's GHCB. Fields are read once, at the `VMGEXIT`; all decisions use these copies.
@@ -136,7 +146,7 @@ impl GhcbState {
 
     /// The address of an entry of the page-state change descriptor.
     pub(crate) const fn psc_entry_at(&self, index: u64) -> Gpa {
-        let offset = psc::HEADER_BYTES.wrapping_add(index.wrapping_mul(psc::ENTRY_BYTES));
+        let offset = psc_page::HEADER_BYTES.wrapping_add(index.wrapping_mul(psc_page::ENTRY_BYTES));
         Gpa(self.scratch.0.wrapping_add(offset))
     }
 }

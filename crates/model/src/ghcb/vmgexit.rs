@@ -1,8 +1,8 @@
 //! `VMGEXIT` with a GHCB page: the checks in their order, then the dispatch.
 
-use crate::engine::Step;
 use crate::guest::GuestFault;
 use crate::guest::mailbox::Outcome;
+use crate::vcpu::Step;
 use crate::vcpu::{OnEntry, Vcpu};
 use exeunt_abi::ghcb::exit_code::{self, ap_creation, ap_jump_table};
 use exeunt_abi::ghcb::features;

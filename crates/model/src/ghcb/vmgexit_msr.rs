@@ -1,8 +1,8 @@
 //! `VMGEXIT` with a request in the MSR.
 
-use crate::complete::Completion;
-use crate::engine::Step;
 use crate::ghcb::sev_info_response;
+use crate::vcpu::Completion;
+use crate::vcpu::Step;
 use crate::vcpu::Vcpu;
 use exeunt_abi::ConversionForm;
 use exeunt_abi::ghcb::{features, msr, psc};

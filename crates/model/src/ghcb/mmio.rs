@@ -1,7 +1,7 @@
 //! Memory-mapped I/O of a guest that KVM cannot look into: the data goes through the scratch area of its GHCB.
 
-use crate::complete::Completion;
-use crate::engine::Step;
+use crate::vcpu::Completion;
+use crate::vcpu::Step;
 use crate::vcpu::Vcpu;
 use exeunt_abi::ghcb::page::malformed;
 use exeunt_abi::kvm::run;

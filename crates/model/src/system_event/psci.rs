@@ -1,8 +1,8 @@
 //! PSCI calls of arm64 guests that end in a system event.
 
-use crate::engine::Step;
 use crate::guest::GuestFault;
 use crate::guest::mailbox::Outcome;
+use crate::vcpu::Step;
 use crate::vcpu::{MpState, OnEntry, Vcpu};
 use exeunt_abi::Arch;
 use exeunt_abi::kvm::caps::Cap;

@@ -1,9 +1,9 @@
 //! Hypercalls: by `VMMCALL`, or by the `VMMCALL` exit of a GHCB.
 
-use crate::complete::Completion;
-use crate::engine::Step;
 use crate::guest::GuestFault;
 use crate::guest::mailbox::Outcome;
+use crate::vcpu::Completion;
+use crate::vcpu::Step;
 use crate::vcpu::{OnEntry, Vcpu};
 use exeunt_abi::kvm::run::{HYPERCALL_LONG_MODE, MAP_GPA_RANGE};
 use exeunt_abi::{Errno, PAGE_SIZE};

@@ -1,9 +1,9 @@
 //! Guest requests to the firmware, and the certificates that go with attestation reports.
 
-use crate::complete::Completion;
-use crate::engine::Step;
-use crate::firmware::Firmware;
+use crate::psp::Firmware;
 use crate::state::{PAGE, VmState};
+use crate::vcpu::Completion;
+use crate::vcpu::Step;
 use crate::vcpu::Vcpu;
 use exeunt_abi::ghcb::guest_message::{MSG_REPORT_REQ, MSG_TYPE};
 use exeunt_abi::ghcb::page::{self, malformed};

@@ -1,0 +1,3 @@
+//! What asks a VMM to stop, reset or suspend a machine, by architecture.
+
+mod psci;
