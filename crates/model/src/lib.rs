@@ -25,5 +25,5 @@ pub use kvm::Kvm;
 pub use memory::{GuestMemfd, Slot};
 pub use psp::Firmware;
 pub use rng::Rng;
-pub use vcpu::{Kick, Vcpu};
+pub use vcpu::{Kick, MpState, Vcpu};
 pub use vm::Vm;

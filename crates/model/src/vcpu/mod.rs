@@ -3,9 +3,11 @@
 mod complete;
 mod engine;
 mod hypercall;
+mod mp_state;
 
 pub(crate) use complete::Completion;
 pub(crate) use engine::Step;
+pub use mp_state::MpState;
 
 use crate::events::{EventCaps, EventState, TripleFaults, request};
 use crate::ghcb::GhcbState;
@@ -26,14 +28,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Acts of a guest between two exits, after which `KVM_RUN` comes back as if a host timer had fired. So no guest
 /// keeps a `KVM_RUN` for ever.
 const TIME_SLICE: u32 = 1 << 20;
-
-/// Whether the vCPU runs at all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum MpState {
-    Runnable,
-    /// Stopped by PSCI: `KVM_RUN` blocks until a signal.
-    Stopped,
-}
 
 /// What the guest gets when it is entered again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
