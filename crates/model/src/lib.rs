@@ -7,6 +7,7 @@
 
 mod effects;
 mod events;
+mod faults;
 mod ghcb;
 pub mod guest;
 mod kvm;
@@ -21,6 +22,7 @@ mod vectors;
 mod vm;
 
 pub use effects::Effects;
+pub use faults::{Fault, FaultPlan, Met, Point};
 pub use kvm::Kvm;
 pub use memory::{GuestMemfd, Slot};
 pub use psp::Firmware;

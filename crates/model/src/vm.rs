@@ -1,6 +1,7 @@
 //! A VM and its ioctls.
 
 use crate::effects::Effects;
+use crate::faults::{FaultPlan, Faults, Met, Point};
 use crate::guest::{Cpu, GuestFault};
 use crate::kvm::check_extension;
 use crate::memory::{GuestMemfd, Slot};
@@ -25,12 +26,13 @@ pub struct Vm {
     state: Arc<Mutex<VmState>>,
     /// The mask of hypercalls that exit. KVM reads it without a lock, and so may change it under a running vCPU.
     exit_hypercalls: Arc<AtomicU64>,
+    pub(crate) faults: Faults,
 }
 
 impl Vm {
     pub(crate) fn new(kernel: Kernel, vm_type: VmType) -> Self {
         let state = Arc::new(Mutex::new(VmState::new(kernel, vm_type)));
-        Self { state, exit_hypercalls: Arc::default() }
+        Self { state, exit_hypercalls: Arc::default(), faults: Faults::default() }
     }
 
     /// `user_exit_on_hypercall(KVM_HC_MAP_GPA_RANGE)`.
@@ -183,7 +185,7 @@ impl Vm {
     ///
     /// # Errors
     ///
-    /// `EINVAL` for unsupported attributes, or a range that is empty, unaligned or wraps.
+    /// `EINVAL` for unsupported attributes, or a range that is empty, unaligned or wraps; what the fault plan says.
     pub fn set_memory_attributes(&self, gpa: Gpa, bytes: u64, attributes: u64) -> Result<(), Errno> {
         let mut state = self.lock();
         let supported = if state.vm_type.has_private_memory() { MEMORY_ATTRIBUTE_PRIVATE } else { 0 };
@@ -198,8 +200,20 @@ impl Vm {
         }
         let range = PageRange::new(gpa.gfn(), bytes / PAGE_SIZE).ok_or(Errno::EINVAL)?;
         let to = if attributes == 0 { PageState::Shared } else { PageState::Private };
+        self.faults.fail_at(Point::AttributeChange)?;
         state.memory.set_attributes(range, to);
         Ok(())
+    }
+
+    /// Plans what goes wrong from now on. The counts of the points begin at 0 again.
+    pub fn set_fault_plan(&self, plan: FaultPlan) {
+        self.faults.set(plan);
+    }
+
+    /// What went wrong since the plan was set, up to the first 4096 faults.
+    #[must_use]
+    pub fn faults_met(&self) -> Vec<Met> {
+        self.faults.met()
     }
 
     /// What the attributes say of a frame. KVM has no ioctl for it; tests do.

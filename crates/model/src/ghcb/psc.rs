@@ -1,5 +1,6 @@
 //! Page-state change by GHCB page: batches of adjacent entries, one exit each.
 
+use crate::faults::{Fault, Point};
 use crate::memory::Memory;
 use crate::vcpu::Completion;
 use crate::vcpu::Step;
@@ -51,7 +52,7 @@ impl Vcpu {
             return self.end_psc(&mut state.memory, result::GENERIC);
         }
         if self.kernel.dialect.reads_psc_header_once() {
-            let [cur, end] = self.psc_header(&state.memory);
+            let [cur, end] = self.psc_header(&mut state.memory);
             if end >= max_entries(usable) {
                 return self.end_psc(&mut state.memory, result::INVALID_HDR);
             }
@@ -189,7 +190,8 @@ impl Vcpu {
     }
 
     /// `cur_entry` and `end_entry`, read once.
-    fn psc_header(&self, memory: &Memory) -> [u64; 2] {
+    fn psc_header(&self, memory: &mut Memory) -> [u64; 2] {
+        self.race_psc_read(memory);
         let header = memory.read_u64(self.ghcb.scratch).unwrap_or(0);
         [header & 0xffff, header >> 16 & 0xffff]
     }
@@ -200,7 +202,19 @@ impl Vcpu {
         debug_assert!(written.is_ok(), "the descriptor lies in the mapped GHCB");
     }
 
-    fn psc_entry(&self, memory: &Memory, index: u64) -> Entry {
+    /// The descriptor is the guest's, and another of its vCPUs may write to it between any two reads.
+    fn race_psc_read(&self, memory: &mut Memory) {
+        let Some(Fault::Rewrite { word, value }) = self.vm.faults.at(Point::PscRead) else { return };
+        let usable = self.ghcb.scratch_bytes(psc::HEADER_BYTES).unwrap_or(0);
+        let offset = word.saturating_mul(psc::ENTRY_BYTES);
+        if offset.saturating_add(psc::ENTRY_BYTES) <= usable {
+            let written = memory.write_u64(Gpa(self.ghcb.scratch.0.wrapping_add(offset)), value);
+            debug_assert!(written.is_ok(), "the descriptor lies in the mapped GHCB");
+        }
+    }
+
+    fn psc_entry(&self, memory: &mut Memory, index: u64) -> Entry {
+        self.race_psc_read(memory);
         let at: Gpa = self.ghcb.psc_entry_at(index);
         Entry(memory.read_u64(at).unwrap_or(0))
     }

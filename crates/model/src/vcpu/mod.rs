@@ -10,6 +10,7 @@ pub(crate) use engine::Step;
 pub use mp_state::MpState;
 
 use crate::events::{EventCaps, EventState, TripleFaults, request};
+use crate::faults::{Fault, Point};
 use crate::ghcb::GhcbState;
 use crate::ghcb::PscState;
 use crate::guest::mailbox::{Op, Running};
@@ -180,10 +181,12 @@ impl Vcpu {
         self.run_loop()
     }
 
-    /// A signal is pending: a kick, or the end of the time slice.
+    /// A signal is pending: a kick, the end of the time slice, or one that was planned.
     pub(crate) fn is_interrupted(&mut self) -> bool {
         self.slice = self.slice.saturating_sub(1);
-        self.slice == 0 || self.immediate_exit.load(Ordering::Relaxed)
+        self.slice == 0
+            || self.vm.faults.at(Point::Act) == Some(Fault::Signal)
+            || self.immediate_exit.load(Ordering::Relaxed)
     }
 }
 

@@ -5,6 +5,7 @@ mod conversion;
 mod determinism;
 mod entry;
 mod events;
+mod faults_by_plan;
 mod ghcb;
 mod hostile;
 mod memory;
