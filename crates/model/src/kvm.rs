@@ -1,11 +1,13 @@
 //! `/dev/kvm` of the model.
 
+use crate::memory::{SparseMemory, UserMemory};
 use crate::vm::Vm;
 use exeunt_abi::kvm::caps::Cap;
 use exeunt_abi::kvm::memory::MEMORY_ATTRIBUTE_PRIVATE;
 use exeunt_abi::kvm::run::MAP_GPA_RANGE;
 use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::{Arch, Errno, Kernel};
+use std::sync::Arc;
 
 /// A kernel that makes VMs.
 #[derive(Clone, Copy, Debug, Default)]
@@ -26,16 +28,25 @@ impl Kvm {
         check_extension(self.kernel, cap)
     }
 
-    /// `KVM_CREATE_VM`.
+    /// `KVM_CREATE_VM` in a process of its own, whose memory is a [`SparseMemory`].
     ///
     /// # Errors
     ///
     /// `EINVAL` if the kernel does not offer the type.
     pub fn create_vm(&self, vm_type: VmType) -> Result<Vm, Errno> {
+        self.create_vm_in(vm_type, Arc::new(SparseMemory::new()))
+    }
+
+    /// `KVM_CREATE_VM` in a process with this memory, in which the VM's slots lie.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if the kernel does not offer the type.
+    pub fn create_vm_in(&self, vm_type: VmType, user: Arc<dyn UserMemory>) -> Result<Vm, Errno> {
         if vm_types(self.kernel) & (1 << vm_type.number()) == 0 {
             return Err(Errno::EINVAL);
         }
-        Ok(Vm::new(self.kernel, vm_type))
+        Ok(Vm::new(self.kernel, vm_type, user))
     }
 }
 

@@ -24,7 +24,7 @@ mod vm;
 pub use effects::Effects;
 pub use faults::{Fault, FaultPlan, Met, Point};
 pub use kvm::Kvm;
-pub use memory::{GuestMemfd, Slot};
+pub use memory::{GuestMemfd, Protection, Slot, SparseMemory, UserMemory};
 pub use psp::Firmware;
 pub use rng::Rng;
 pub use vcpu::{Kick, MpState, Vcpu};

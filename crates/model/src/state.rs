@@ -1,11 +1,12 @@
 //! What the vCPUs of a VM share.
 
-use crate::memory::Memory;
+use crate::memory::{Memory, UserMemory};
 use crate::psp::Firmware;
 use exeunt_abi::kvm::caps::Cap;
 use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::{Kernel, PAGE_SIZE};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// The C-bit that the model's hosts report.
 pub(crate) const C_BIT: u64 = 51;
@@ -35,11 +36,11 @@ pub(crate) struct VmState {
 }
 
 impl VmState {
-    pub(crate) fn new(kernel: Kernel, vm_type: VmType) -> Self {
+    pub(crate) fn new(kernel: Kernel, vm_type: VmType, user: Arc<dyn UserMemory>) -> Self {
         Self {
             kernel,
             vm_type,
-            memory: Memory::default(),
+            memory: Memory::new(user),
             caps: BTreeMap::new(),
             initialised: !vm_type.has_protected_state(),
             launched: !vm_type.has_protected_state(),

@@ -4,7 +4,7 @@ use crate::effects::Effects;
 use crate::faults::{FaultPlan, Faults, Met, Point};
 use crate::guest::{Cpu, GuestFault};
 use crate::kvm::check_extension;
-use crate::memory::{GuestMemfd, Slot};
+use crate::memory::{GuestMemfd, Slot, UserMemory};
 use crate::psp::Firmware;
 use crate::state::VmState;
 use crate::vcpu::Vcpu;
@@ -30,8 +30,8 @@ pub struct Vm {
 }
 
 impl Vm {
-    pub(crate) fn new(kernel: Kernel, vm_type: VmType) -> Self {
-        let state = Arc::new(Mutex::new(VmState::new(kernel, vm_type)));
+    pub(crate) fn new(kernel: Kernel, vm_type: VmType, user: Arc<dyn UserMemory>) -> Self {
+        let state = Arc::new(Mutex::new(VmState::new(kernel, vm_type, user)));
         Self { state, exit_hypercalls: Arc::default(), faults: Faults::default() }
     }
 
@@ -173,7 +173,7 @@ impl Vm {
         self.lock().memory.add_slot(slot)
     }
 
-    /// The slots in the order of their creation.
+    /// The slots in the order of their addresses.
     #[must_use]
     pub fn slots(&self) -> Vec<Slot> {
         self.lock().memory.slots().to_vec()
@@ -232,7 +232,7 @@ impl Vm {
     ///
     /// # Errors
     ///
-    /// `EFAULT` where no slot is.
+    /// `EFAULT` where no slot is, or the process maps nothing.
     pub fn read_shared(&self, gpa: Gpa, bytes: &mut [u8]) -> Result<(), Errno> {
         self.lock().memory.read_shared(gpa, bytes)
     }
@@ -241,7 +241,7 @@ impl Vm {
     ///
     /// # Errors
     ///
-    /// `EFAULT` where no slot is.
+    /// `EFAULT` where no slot is, or the process maps nothing.
     pub fn write_shared(&self, gpa: Gpa, bytes: &[u8]) -> Result<(), Errno> {
         self.lock().memory.write_shared(gpa, bytes)
     }

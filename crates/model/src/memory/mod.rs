@@ -3,28 +3,34 @@
 mod attributes;
 mod gmem;
 mod memslot;
+mod user;
 
 pub use memslot::{GuestMemfd, Slot};
+pub use user::{Protection, SparseMemory, UserMemory};
 
 use crate::state::PAGE;
 use attributes::Attributes;
 use exeunt_abi::{Errno, Gfn, Gpa, PAGE_SIZE};
 use exeunt_proto::conversion::{PageRange, PageState};
 use gmem::{Gmem, GmemPage, remove_range};
-use std::collections::BTreeMap;
-
-type Page = Box<[u8; PAGE]>;
+use std::sync::Arc;
 
 /// The memory of a VM.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Memory {
+    user: Arc<dyn UserMemory>,
+    /// In the order of their addresses.
     slots: Vec<Slot>,
     files: Vec<Gmem>,
-    shared: BTreeMap<u64, Page>,
     pub(crate) attributes: Attributes,
 }
 
 impl Memory {
+    /// No slots yet; those to come lie in this process.
+    pub(crate) fn new(user: Arc<dyn UserMemory>) -> Self {
+        Self { user, slots: Vec::new(), files: Vec::new(), attributes: Attributes::default() }
+    }
+
     /// `KVM_CREATE_GUEST_MEMFD`.
     pub(crate) fn create_guest_memfd(&mut self, bytes: u64) -> Result<GuestMemfd, Errno> {
         // The kernel takes the size as a signed number.
@@ -60,18 +66,20 @@ impl Memory {
                 }
             }
         }
-        self.slots.push(slot);
+        let at = self.slots.partition_point(|old| old.range.gfn() < slot.range.gfn());
+        self.slots.insert(at, slot);
         Ok(())
     }
 
-    /// The slots in the order of their creation.
+    /// The slots in the order of their addresses.
     pub(crate) fn slots(&self) -> &[Slot] {
         &self.slots
     }
 
     /// The slot that holds a frame.
     pub(crate) fn slot_of(&self, gfn: Gfn) -> Option<&Slot> {
-        self.slots.iter().find(|slot| slot.contains(gfn))
+        let behind = self.slots.partition_point(|slot| slot.range.gfn() <= gfn);
+        self.slots.get(behind.checked_sub(1)?).filter(|slot| slot.contains(gfn))
     }
 
     /// The private page of a frame, made at its first use. `None` where no `guest_memfd` backs it.
@@ -89,15 +97,12 @@ impl Memory {
     ///
     /// # Errors
     ///
-    /// `EFAULT` where no slot is; bytes before the hole have been read.
+    /// `EFAULT` where no slot is, or the process maps nothing; bytes before that page have been read.
     pub(crate) fn read_shared(&self, gpa: Gpa, bytes: &mut [u8]) -> Result<(), Errno> {
         for (chunk, gfn, offset) in split_at_pages(gpa, bytes.len()) {
-            self.slot_of(gfn).ok_or(Errno::EFAULT)?;
-            let to = bytes.get_mut(chunk.clone()).ok_or(Errno::EFAULT)?;
-            match self.shared.get(&gfn.0).and_then(|page| page.get(offset..)) {
-                Some(from) => to.iter_mut().zip(from).for_each(|(to, from)| *to = *from),
-                None => to.fill(0),
-            }
+            let slot = self.slot_of(gfn).ok_or(Errno::EFAULT)?;
+            let to = bytes.get_mut(chunk).ok_or(Errno::EFAULT)?;
+            self.user.read(slot.uaddr(gfn.gpa()).wrapping_add(offset as u64), to)?;
         }
         Ok(())
     }
@@ -106,13 +111,12 @@ impl Memory {
     ///
     /// # Errors
     ///
-    /// `EFAULT` where no slot is; bytes before the hole have been written.
+    /// `EFAULT` where no slot is, or the process maps nothing; bytes before that page have been written.
     pub(crate) fn write_shared(&mut self, gpa: Gpa, bytes: &[u8]) -> Result<(), Errno> {
         for (chunk, gfn, offset) in split_at_pages(gpa, bytes.len()) {
-            self.slot_of(gfn).ok_or(Errno::EFAULT)?;
-            let page = self.shared.entry(gfn.0).or_insert_with(|| Box::new([0; PAGE]));
+            let slot = self.slot_of(gfn).ok_or(Errno::EFAULT)?;
             let from = bytes.get(chunk).unwrap_or_default();
-            page.iter_mut().skip(offset).zip(from).for_each(|(to, from)| *to = *from);
+            self.user.write(slot.uaddr(gfn.gpa()).wrapping_add(offset as u64), from)?;
         }
         Ok(())
     }
@@ -139,7 +143,11 @@ impl Memory {
 
     /// Gives back the shared memory of a run of pages: it reads as zero again.
     pub(crate) fn discard_shared(&mut self, range: PageRange) {
-        remove_range(&mut self.shared, range.gfn().0..range.end().0);
+        for slot in &self.slots {
+            if let Some(part) = slot.range.intersect(range) {
+                self.user.discard(slot.uaddr(part.gpa()), part.bytes());
+            }
+        }
     }
 
     /// Punches the holes that back a run of pages, slot by slot.
@@ -204,7 +212,7 @@ mod tests {
     use super::*;
 
     fn memory() -> (Memory, GuestMemfd) {
-        let mut memory = Memory::default();
+        let mut memory = Memory::new(Arc::new(SparseMemory::new()));
         let file = memory.create_guest_memfd(0x10_0000).unwrap();
         let slot = Slot::shared(0, Gpa(0x1000), 0x3000).unwrap().with_guest_memfd(file, 0);
         memory.add_slot(slot).unwrap();
