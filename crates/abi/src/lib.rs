@@ -18,6 +18,7 @@ pub mod psci;
 pub mod report;
 pub mod rmp;
 pub mod sbi;
+pub mod tdx;
 pub mod vmsa;
 
 pub use addr::{Gfn, Gpa, PAGE_SIZE, PAGES_PER_2M};

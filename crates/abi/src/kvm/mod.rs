@@ -1,6 +1,7 @@
 //! The uapi of KVM: the run page, the events, the numbers, and the structs of its ioctls.
 
 pub mod caps;
+pub mod cpuid;
 pub mod device_attr;
 pub mod events;
 pub mod ioctl;

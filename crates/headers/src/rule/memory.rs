@@ -2,9 +2,20 @@
 //!
 //! Source: Linux `include/uapi/linux/kvm.h` and, for the events, `arch/x86/include/uapi/asm/kvm.h`, v5.10 to v7.2.
 
-use super::ctype::{Member, group, u8, u8s, u32, u32s, u64, u64s};
+use super::ctype::{Member, flexible, group, u8, u8s, u32, u32s, u64, u64s};
 use super::registry::{Def, everywhere, on_x86, since};
 use super::release::Release::{Linux5_10, Linux5_17, Linux6_1, Linux6_12};
+
+const CPUID_ENTRY: &[Member] = &[
+    u32("function"),
+    u32("index"),
+    u32("flags"),
+    u32("eax"),
+    u32("ebx"),
+    u32("ecx"),
+    u32("edx"),
+    u32s("padding", 3),
+];
 
 const REGION2: &[Member] = &[
     u32("slot"),
@@ -81,6 +92,11 @@ pub(super) const STRUCTS: &[Def] = &[
         &[since(Linux5_10, &[u32("flags"), u32("group"), u64("attr"), u64("addr")])],
     ),
     everywhere("kvm_create_device", &[since(Linux5_10, &[u32("type"), u32("fd"), u32("flags")])]),
+    on_x86("kvm_cpuid_entry2", &[since(Linux5_10, CPUID_ENTRY)]),
+    on_x86(
+        "kvm_cpuid2",
+        &[since(Linux5_10, &[u32("nent"), u32("padding"), flexible("entries", "kvm_cpuid_entry2")])],
+    ),
     everywhere("kvm_mp_state", &[since(Linux5_10, &[u32("mp_state")])]),
     everywhere(
         "kvm_irqfd",

@@ -194,6 +194,10 @@ const NOT_COMPARED: &[(&str, &str)] = &[
     ("exeunt_abi::report::tcb::TcbMilan", "written by the firmware, by its ABI"),
     ("exeunt_abi::report::tcb::TcbTurin", "written by the firmware, by its ABI"),
     ("exeunt_abi::rmp::RawEntry", "written by the processor, by its manual"),
+    ("exeunt_abi::tdx::report::ReportMac", "written by the processor, by its manual"),
+    ("exeunt_abi::tdx::report::TdInfo", "written by the TDX module, by its ABI"),
+    ("exeunt_abi::tdx::report::TdReport", "written by the TDX module, by its ABI"),
+    ("exeunt_abi::tdx::report::TeeTcbInfo", "written by the TDX module, by its ABI"),
 ];
 
 /// The `repr(C)` structs of a source file, under the names that the compiler has for them.

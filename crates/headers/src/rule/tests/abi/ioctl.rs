@@ -1,7 +1,7 @@
 //! The arguments of ioctls of VMs and vCPUs, and those of TDX.
 
 use super::{EVERYWHERE, NEWEST, Ours, X86, ours};
-use exeunt_abi::kvm::{device_attr, events, memory, mp_state, tdx};
+use exeunt_abi::kvm::{cpuid, device_attr, events, memory, mp_state, tdx};
 
 pub(super) fn memory() -> Vec<Ours> {
     ours! {
@@ -24,6 +24,10 @@ pub(super) fn others() -> Vec<Ours> {
     ours! {
         Whole NEWEST EVERYWHERE "kvm_device_attr" = device_attr::DeviceAttr { flags, group, attr, addr }
         Whole NEWEST EVERYWHERE "kvm_enable_cap" = device_attr::EnableCap { cap, flags, args, pad }
+        Whole NEWEST X86 "kvm_cpuid_entry2" = cpuid::CpuidEntry2 {
+            function, index, flags, eax, ebx, ecx, edx, padding,
+        }
+        Whole NEWEST X86 "kvm_cpuid2" = cpuid::Cpuid2 { nent, padding }
         Whole NEWEST EVERYWHERE "kvm_mp_state" = mp_state::MpState { mp_state }
         Whole NEWEST X86 "kvm_vcpu_events" = events::VcpuEvents {
             exception_injected: ["exception.injected"], exception_nr: ["exception.nr"],
