@@ -173,6 +173,38 @@ impl Dialect {
         self.since(6, 13)
     }
 
+    /// The newest version of PSCI that KVM speaks, which a guest gets unless its VMM chose another: a number of
+    /// [`crate::psci::version`].
+    #[must_use]
+    pub fn psci_latest(self) -> u32 {
+        use crate::psci::version::{V1_0, V1_1, V1_3};
+        if self.has_psci_off2() {
+            V1_3
+        } else if self.has_psci_reset2() {
+            V1_1
+        } else {
+            V1_0
+        }
+    }
+
+    /// `KVM_CAP_ARM_SYSTEM_SUSPEND` (216) and the state `SUSPENDED` of a vCPU. Linux 5.19.
+    #[must_use]
+    pub fn has_arm_system_suspend(self) -> bool {
+        self.since(5, 19)
+    }
+
+    /// `KVM_CAP_X86_NOTIFY_VMEXIT` (219). Linux 6.0.
+    #[must_use]
+    pub fn has_notify_vmexit(self) -> bool {
+        self.since(6, 0)
+    }
+
+    /// KVM forwards the RISC-V system suspend after its checks. Linux 6.14.
+    #[must_use]
+    pub fn has_sbi_susp(self) -> bool {
+        self.since(6, 14)
+    }
+
     /// What the vCPU events say of triple faults.
     #[must_use]
     pub fn triple_fault_form(self) -> TripleFaultForm {
@@ -344,12 +376,15 @@ mod tests {
 
     #[test]
     fn a_feature_that_a_release_has_stays_in_the_releases_after_it() {
-        let features: [fn(Dialect) -> bool; 14] = [
+        let features: [fn(Dialect) -> bool; 17] = [
             Dialect::has_exit_hypercall,
             Dialect::has_system_event_data,
             Dialect::has_sev_term,
             Dialect::has_psci_reset2,
             Dialect::has_psci_off2,
+            Dialect::has_arm_system_suspend,
+            Dialect::has_notify_vmexit,
+            Dialect::has_sbi_susp,
             Dialect::has_triple_fault_event,
             Dialect::has_ap_reset_hold,
             Dialect::has_private_memory,

@@ -10,6 +10,7 @@ mod events;
 mod faults;
 mod ghcb;
 pub mod guest;
+mod host;
 mod kvm;
 mod memory;
 mod psp;
@@ -23,6 +24,7 @@ mod vm;
 
 pub use effects::Effects;
 pub use faults::{Fault, FaultPlan, Met, Point};
+pub use host::{Host, Vendor};
 pub use kvm::Kvm;
 pub use memory::{GuestMemfd, Protection, Slot, SparseMemory, UserMemory};
 pub use psp::Firmware;

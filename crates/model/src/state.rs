@@ -1,5 +1,6 @@
 //! What the vCPUs of a VM share.
 
+use crate::host::Host;
 use crate::memory::{Memory, UserMemory};
 use crate::psp::Firmware;
 use exeunt_abi::kvm::caps::Cap;
@@ -15,6 +16,7 @@ pub(crate) const C_BIT: u64 = 51;
 #[derive(Debug)]
 pub(crate) struct VmState {
     pub(crate) kernel: Kernel,
+    pub(crate) host: Host,
     pub(crate) vm_type: VmType,
     pub(crate) memory: Memory,
     caps: BTreeMap<Cap, u64>,
@@ -36,9 +38,10 @@ pub(crate) struct VmState {
 }
 
 impl VmState {
-    pub(crate) fn new(kernel: Kernel, vm_type: VmType, user: Arc<dyn UserMemory>) -> Self {
+    pub(crate) fn new(kernel: Kernel, host: Host, vm_type: VmType, user: Arc<dyn UserMemory>) -> Self {
         Self {
             kernel,
+            host,
             vm_type,
             memory: Memory::new(user),
             caps: BTreeMap::new(),

@@ -3,6 +3,7 @@
 use crate::effects::Effects;
 use crate::faults::{FaultPlan, Faults, Met, Point};
 use crate::guest::{Cpu, GuestFault};
+use crate::host::Host;
 use crate::kvm::check_extension;
 use crate::memory::{GuestMemfd, Slot, UserMemory};
 use crate::psp::Firmware;
@@ -30,8 +31,8 @@ pub struct Vm {
 }
 
 impl Vm {
-    pub(crate) fn new(kernel: Kernel, vm_type: VmType, user: Arc<dyn UserMemory>) -> Self {
-        let state = Arc::new(Mutex::new(VmState::new(kernel, vm_type, user)));
+    pub(crate) fn new(kernel: Kernel, host: Host, vm_type: VmType, user: Arc<dyn UserMemory>) -> Self {
+        let state = Arc::new(Mutex::new(VmState::new(kernel, host, vm_type, user)));
         Self { state, exit_hypercalls: Arc::default(), faults: Faults::default() }
     }
 
@@ -51,7 +52,7 @@ impl Vm {
         let state = self.lock();
         match cap {
             Cap::MEMORY_ATTRIBUTES | Cap::GUEST_MEMFD if !state.vm_type.has_private_memory() => 0,
-            cap => check_extension(state.kernel, cap),
+            cap => check_extension(state.kernel, state.host, cap),
         }
     }
 
@@ -65,7 +66,7 @@ impl Vm {
     /// with an unknown bit.
     pub fn enable_cap(&self, cap: Cap, argument: u64) -> Result<(), Errno> {
         let mut state = self.lock();
-        if check_extension(state.kernel, cap) == 0 {
+        if check_extension(state.kernel, state.host, cap) == 0 {
             return Err(Errno::EINVAL);
         }
         match cap {

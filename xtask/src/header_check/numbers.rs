@@ -148,6 +148,8 @@ fn singles() -> Vec<Number> {
         "KVM_MEMORY_ATTRIBUTE_PRIVATE" = kvm::memory::MEMORY_ATTRIBUTE_PRIVATE;
         "GUEST_MEMFD_FLAG_MMAP" = kvm::memory::GUEST_MEMFD_FLAG_MMAP;
         "GUEST_MEMFD_FLAG_INIT_SHARED" = kvm::memory::GUEST_MEMFD_FLAG_INIT_SHARED;
+        "KVM_X86_SHADOW_INT_MOV_SS" = kvm::events::SHADOW_INT_MOV_SS;
+        "KVM_X86_SHADOW_INT_STI" = kvm::events::SHADOW_INT_STI;
         "KVM_X86_GRP_SYSTEM" = kvm::device_attr::X86_GRP_SYSTEM;
         "KVM_X86_GRP_SEV" = kvm::device_attr::X86_GRP_SEV;
         "KVM_EXIT_IO_IN" = kvm::run::DIRECTION_IN;
@@ -163,10 +165,11 @@ fn singles() -> Vec<Number> {
         "KVM_SEV_SNP_ID_AUTH_SIZE" = kvm::sev::snp::ID_AUTH_BYTES;
         "KVM_TDX_MEASURE_MEMORY_REGION" = kvm::tdx::MEASURE_MEMORY_REGION;
     };
-    let arm64 = constants! {
+    let mut arm64 = constants! {
         "KVM_SYSTEM_EVENT_RESET_FLAG_PSCI_RESET2" = kvm::run::PSCI_RESET2;
         "KVM_SYSTEM_EVENT_SHUTDOWN_FLAG_PSCI_OFF2" = kvm::run::PSCI_OFF2;
     };
+    arm64.extend(named! { "KVM_PSCI_FN_" psci::function_v0_1; });
     numbers.extend(arm64.into_iter().map(|number| Number { home: Home::Arm64, ..number }));
     numbers
 }
@@ -289,6 +292,17 @@ fn errnos() -> Vec<Number> {
 
 fn psci() -> Vec<Number> {
     let mut numbers = constants! {
+        "PSCI_0_2_FN_PSCI_VERSION" = psci::function::VERSION;
+        "PSCI_0_2_FN_CPU_SUSPEND" = psci::function::CPU_SUSPEND;
+        "PSCI_0_2_FN_CPU_OFF" = psci::function::CPU_OFF;
+        "PSCI_0_2_FN_CPU_ON" = psci::function::CPU_ON;
+        "PSCI_0_2_FN_AFFINITY_INFO" = psci::function::AFFINITY_INFO;
+        "PSCI_0_2_FN_MIGRATE_INFO_TYPE" = psci::function::MIGRATE_INFO_TYPE;
+        "PSCI_0_2_FN64_CPU_SUSPEND" = psci::function::CPU_SUSPEND_64;
+        "PSCI_0_2_FN64_CPU_ON" = psci::function::CPU_ON_64;
+        "PSCI_0_2_FN64_AFFINITY_INFO" = psci::function::AFFINITY_INFO_64;
+        "PSCI_1_0_FN_PSCI_FEATURES" = psci::function::FEATURES;
+        "PSCI_0_2_TOS_MP" = psci::TOS_MP;
         "PSCI_0_2_FN_SYSTEM_OFF" = psci::function::SYSTEM_OFF;
         "PSCI_0_2_FN_SYSTEM_RESET" = psci::function::SYSTEM_RESET;
         "PSCI_1_0_FN_SYSTEM_SUSPEND" = psci::function::SYSTEM_SUSPEND;
@@ -302,6 +316,7 @@ fn psci() -> Vec<Number> {
         "PSCI_1_3_OFF_TYPE_HIBERNATE_OFF" = psci::OFF2_HIBERNATE;
     };
     numbers.extend(named! { "PSCI_RET_" psci::return_code; });
+    numbers.extend(named! { "PSCI_0_2_AFFINITY_LEVEL_" psci::affinity_level; });
     for number in &mut numbers {
         number.name = number.name.replace("_INVALID_PARAMETERS", "_INVALID_PARAMS");
     }

@@ -16,6 +16,10 @@ pub const VALID_PAYLOAD: u32 = 0x10;
 /// `KVM_VCPUEVENT_VALID_TRIPLE_FAULT`, with capability 218. The proposal of 2022 called it
 /// `KVM_VCPUEVENT_SHUTDOWN` and made it one-way.
 pub const VALID_TRIPLE_FAULT: u32 = 0x20;
+/// `KVM_X86_SHADOW_INT_MOV_SS`: interrupts wait for the instruction after `MOV SS`.
+pub const SHADOW_INT_MOV_SS: u8 = 0x01;
+/// `KVM_X86_SHADOW_INT_STI`: interrupts wait for the instruction after `STI`.
+pub const SHADOW_INT_STI: u8 = 0x02;
 /// Every flag that Linux 7.2 knows.
 pub const VALID_ALL: u32 = 0x3f;
 

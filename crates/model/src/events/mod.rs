@@ -1,9 +1,11 @@
-//! The events of a vCPU: `KVM_GET_VCPU_EVENTS` and `KVM_SET_VCPU_EVENTS` in their order of checks, as on an AMD host.
+//! The events of a vCPU: `KVM_GET_VCPU_EVENTS` and `KVM_SET_VCPU_EVENTS` in their order of checks, on both
+//! vendors' hosts.
 
+use crate::host::Host;
 use exeunt_abi::Errno;
 use exeunt_abi::kvm::events::{
-    VALID_ALL, VALID_NMI_PENDING, VALID_PAYLOAD, VALID_SHADOW, VALID_SIPI_VECTOR, VALID_SMM,
-    VALID_TRIPLE_FAULT, VcpuEvents,
+    SHADOW_INT_MOV_SS, SHADOW_INT_STI, VALID_ALL, VALID_NMI_PENDING, VALID_PAYLOAD, VALID_SHADOW,
+    VALID_SIPI_VECTOR, VALID_SMM, VALID_TRIPLE_FAULT, VcpuEvents,
 };
 use zerocopy::FromZeros;
 
@@ -24,9 +26,6 @@ const DR6_ACTIVE_LOW: u64 = 0xffff_0ff0;
 const DR_TRAP_BITS: u64 = 0xf;
 /// Bit of a `#DB` payload that DR6 does not have.
 const PAYLOAD_ONLY: u64 = 1 << 12;
-
-/// An interrupt shadow as SVM reports it: it cannot tell `STI` from `MOV SS`.
-const SHADOW_BOTH: u8 = 3;
 
 /// `KVM_REQ_*`, as far as events need them.
 pub(crate) mod request {
@@ -87,7 +86,7 @@ pub(crate) struct Nmis {
     pub(crate) pending: u32,
     /// Came in and not yet looked at.
     pub(crate) queued: u32,
-    /// Whether the one that hardware can hold waits, on a CPU with virtual NMIs.
+    /// Whether the one that an AMD processor with virtual NMIs can hold waits in it.
     pub(crate) virtual_pending: Option<bool>,
 }
 
@@ -111,12 +110,14 @@ pub(crate) struct LocalApic {
 /// either, so nothing but the recorded vectors sets `exiting`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct EventState {
+    pub(crate) host: Host,
     pub(crate) exception: Exception,
     /// An exception that is to leave a nested guest.
     pub(crate) exiting: Exception,
     pub(crate) from_userspace: bool,
     pub(crate) interrupt: Interrupt,
-    pub(crate) shadow: bool,
+    /// `KVM_X86_SHADOW_INT_*`, as the processor holds them: SVM cannot tell the two apart, VMX has one at a time.
+    pub(crate) shadow: u8,
     pub(crate) nmi: Nmis,
     /// `None` in a kernel built without system management mode.
     pub(crate) smm: Option<Smm>,
@@ -127,15 +128,21 @@ pub(crate) struct EventState {
     pub(crate) requests: u8,
 }
 
-impl Default for EventState {
-    fn default() -> Self {
+impl EventState {
+    /// A vCPU that was just made.
+    pub(crate) fn new(host: Host) -> Self {
+        let nmi = Nmis {
+            virtual_pending: (host.virtual_nmi && !host.is_intel()).then_some(false),
+            ..Nmis::default()
+        };
         Self {
+            host,
             exception: Exception::default(),
             exiting: Exception::default(),
             from_userspace: false,
             interrupt: Interrupt::default(),
-            shadow: false,
-            nmi: Nmis::default(),
+            shadow: 0,
+            nmi,
             smm: Some(Smm::default()),
             apic: LocalApic::default(),
             dr6: DR6_ACTIVE_LOW,
@@ -143,9 +150,7 @@ impl Default for EventState {
             requests: 0,
         }
     }
-}
 
-impl EventState {
     /// `KVM_GET_VCPU_EVENTS`. The triple fault is reported, not taken; NMIs, an SMI and a payload that nobody asked
     /// to see are processed on the way.
     ///
@@ -169,7 +174,7 @@ impl EventState {
         events.exception_payload = ex.payload;
         events.interrupt_injected = u8::from(self.interrupt.injected && !self.interrupt.soft);
         events.interrupt_nr = self.interrupt.nr;
-        events.interrupt_shadow = if self.shadow { SHADOW_BOTH } else { 0 };
+        events.interrupt_shadow = self.shadow;
         events.nmi_injected = u8::from(self.nmi.injected);
         let in_hardware = u32::from(self.nmi.virtual_pending == Some(true));
         events.nmi_pending = u8::try_from(self.nmi.pending.saturating_add(in_hardware)).unwrap_or(u8::MAX);
@@ -214,7 +219,7 @@ impl EventState {
         };
         let has = |flag: u32| events.flags & flag != 0;
         if has(VALID_SHADOW) {
-            self.shadow = events.interrupt_shadow != 0;
+            self.set_shadow(events.interrupt_shadow);
         }
         self.nmi.injected = events.nmi_injected != 0;
         if has(VALID_NMI_PENDING) {
@@ -248,6 +253,19 @@ impl EventState {
         }
         self.request(request::EVENT);
         Ok(())
+    }
+
+    /// `set_interrupt_shadow` of the vendor. VMX lets `MOV SS` win over `STI` and has neither for other bits.
+    ///
+    /// Source: Linux v7.2 `arch/x86/kvm/vmx/vmx.c`, `vmx_set_interrupt_shadow`, and `svm/svm.c`,
+    /// `svm_set_interrupt_shadow`.
+    fn set_shadow(&mut self, shadow: u8) {
+        self.shadow = match (self.host.is_intel(), shadow) {
+            (false, 0) => 0,
+            (false, _) => SHADOW_INT_MOV_SS | SHADOW_INT_STI,
+            (true, shadow) if shadow & SHADOW_INT_MOV_SS != 0 => SHADOW_INT_MOV_SS,
+            (true, shadow) => shadow & SHADOW_INT_STI,
+        };
     }
 
     fn set_smm(&mut self, events: &VcpuEvents) -> Result<(), Errno> {

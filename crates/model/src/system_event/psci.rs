@@ -6,9 +6,9 @@ use crate::vcpu::Step;
 use crate::vcpu::{MpState, OnEntry, Vcpu};
 use exeunt_abi::Arch;
 use exeunt_abi::kvm::caps::Cap;
-use exeunt_abi::kvm::run::{PSCI_OFF2, PSCI_RESET2};
-use exeunt_abi::psci::{function, return_code};
-use exeunt_proto::exit::{EventType, Exit, SystemEvent, Words};
+use exeunt_abi::psci::return_code;
+use exeunt_proto::exit::{EventType, Exit, SystemEvent};
+use exeunt_proto::psci::PsciCall;
 
 /// What the guest finds in `x0`: a code of [`return_code`], as the register holds it.
 const fn register(code: i64) -> u64 {
@@ -22,40 +22,34 @@ impl Vcpu {
             return Step::Guest(Outcome::Fault(GuestFault::InvalidOpcode));
         }
         self.did(|| format!("HVC with PSCI function {number:#x}, arguments {args:x?}"));
-        let [kind, cookie, _] = args;
-        match number {
-            function::SYSTEM_OFF => self.system_event(EventType::Shutdown, 0),
-            function::SYSTEM_RESET => self.system_event(EventType::Reset, 0),
-            // PSCI 1.1, Linux 5.18.
-            function::SYSTEM_RESET2_64 if self.kernel.dialect.has_psci_reset2() => {
-                if kind != 0 && kind & 0x8000_0000 == 0 {
-                    return Step::Guest(Outcome::Value(register(return_code::INVALID_PARAMETERS)));
-                }
-                self.system_event(EventType::Reset, PSCI_RESET2)
-            }
-            // PSCI 1.3, Linux 6.13.
-            function::SYSTEM_OFF2_64 if self.kernel.dialect.has_psci_off2() => {
-                if kind > 1 || cookie != 0 {
-                    return Step::Guest(Outcome::Value(register(return_code::INVALID_PARAMETERS)));
-                }
-                self.system_event(EventType::Shutdown, PSCI_OFF2)
-            }
-            function::SYSTEM_SUSPEND_64 if self.vm.lock().cap(Cap::ARM_SYSTEM_SUSPEND) != 0 => {
+        let [x1, x2, x3] = args;
+        let dialect = self.kernel.dialect;
+        let call = PsciCall::decode([u64::from(number), x1, x2, x3]);
+        let is_known = match call {
+            PsciCall::SystemReset2 { .. } => dialect.has_psci_reset2(),
+            PsciCall::SystemOff2 { .. } => dialect.has_psci_off2(),
+            PsciCall::SystemSuspend { .. } => self.vm.lock().cap(Cap::ARM_SYSTEM_SUSPEND) != 0,
+            PsciCall::SystemOff | PsciCall::SystemReset => true,
+            _ => false,
+        };
+        let answer = |code| Step::Guest(Outcome::Value(register(code)));
+        match (is_known, call.event()) {
+            (false, _) => answer(return_code::NOT_SUPPORTED),
+            (true, None) => answer(return_code::INVALID_PARAMETERS),
+            (true, Some(event)) if event.event == EventType::Suspend => {
                 // The registers are left alone: x1 and x2 are for the VMM, which sets x0 itself.
                 self.on_entry = Some(OnEntry::Rax);
-                let event = SystemEvent { event: EventType::Suspend, data: Words::NONE };
                 Step::Exit(self.exit(&Exit::SystemEvent(event)))
             }
-            _ => Step::Guest(Outcome::Value(register(return_code::NOT_SUPPORTED))),
+            (true, Some(event)) => self.system_event(event),
         }
     }
 
     /// Stops the vCPU and tells userspace. Should the VMM start it again, the call has failed.
-    fn system_event(&mut self, event: EventType, flags: u64) -> Step {
+    fn system_event(&mut self, event: SystemEvent) -> Step {
         self.mp_state = MpState::Stopped;
         self.regs.rax = register(return_code::INTERNAL_FAILURE);
         self.on_entry = Some(OnEntry::Rax);
-        let data = Words::from_slice(&[flags]);
-        Step::Exit(self.exit(&Exit::SystemEvent(SystemEvent { event, data })))
+        Step::Exit(self.exit(&Exit::SystemEvent(event)))
     }
 }

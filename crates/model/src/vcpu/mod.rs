@@ -97,9 +97,9 @@ impl Vcpu {
         P: FnOnce(Cpu) -> F,
         F: Future<Output = Result<(), GuestFault>> + Send + 'static,
     {
-        let (kernel, vm_type) = {
+        let (kernel, host, vm_type) = {
             let state = vm.lock();
-            (state.kernel, state.vm_type)
+            (state.kernel, state.host, state.vm_type)
         };
         Self {
             vm,
@@ -113,7 +113,7 @@ impl Vcpu {
             completion: None,
             mp_state: MpState::Runnable,
             regs: Regs::default(),
-            events: EventState::default(),
+            events: EventState::new(host),
             ghcb: GhcbState::default(),
             psc: PscState::default(),
             guest: Running::start(id, seed, program),

@@ -2,11 +2,12 @@
 
 use super::{Row, Verdict, replay};
 use crate::events::{EventState, Exception, Interrupt, LocalApic, Nmis, Smm};
-use crate::{Kvm, Vcpu};
-use exeunt_abi::Errno;
+use crate::{Host, Kvm, Vcpu, Vendor};
 use exeunt_abi::kvm::caps::Cap;
 use exeunt_abi::kvm::events::VcpuEvents;
+use exeunt_abi::kvm::events::{SHADOW_INT_MOV_SS, SHADOW_INT_STI};
 use exeunt_abi::kvm::vm_type::VmType;
+use exeunt_abi::{Errno, Kernel};
 use exeunt_proto::host::Events as _;
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -15,13 +16,17 @@ const HF_SMM: i64 = 2;
 const HF_SMM_INSIDE_NMI: i64 = 4;
 /// `apic`: an INIT waits. The bit beside it is a startup interrupt, which events do not touch.
 const APIC_INIT: i64 = 1;
-/// `hw` with virtual NMIs: `int_ctl`.
+/// `hw` of an AMD host with virtual NMIs: `int_ctl`.
 const V_NMI_PENDING: i64 = 1 << 11;
 const V_NMI_BLOCKING: i64 = 1 << 12;
+/// `hw` of an Intel host: interruptibility.
+const INTR_STATE_STI: i64 = 1;
+const INTR_STATE_MOV_SS: i64 = 2;
+const INTR_STATE_NMI: i64 = 8;
 
 #[test]
 fn linux_7_2_vcpu_events_are_reproduced() {
-    replay("vcpu-events-7.2", 1550, 1049, check);
+    replay("vcpu-events-7.2", 1550, 1550, check);
 }
 
 fn byte(value: i64) -> u8 {
@@ -46,12 +51,30 @@ fn exception(row: &Row, field: &str) -> Exception {
     }
 }
 
+/// The interrupt shadow and the NMI mask, from where the processor has them.
+fn shadow_and_mask(host: Host, hw: &[i64]) -> (u8, bool) {
+    let is = |at: usize, bits: i64| hw[at] & bits != 0;
+    match (host.vendor, host.virtual_nmi) {
+        (Vendor::Amd, has_vnmi) => {
+            let shadow = if hw[0] != 0 { SHADOW_INT_MOV_SS | SHADOW_INT_STI } else { 0 };
+            (shadow, if has_vnmi { is(1, V_NMI_BLOCKING) } else { hw[1] != 0 })
+        }
+        (Vendor::Intel, has_vnmi) => {
+            let sti = if is(0, INTR_STATE_STI) { SHADOW_INT_STI } else { 0 };
+            let mov_ss = if is(0, INTR_STATE_MOV_SS) { SHADOW_INT_MOV_SS } else { 0 };
+            (sti | mov_ss, if has_vnmi { is(0, INTR_STATE_NMI) } else { hw[1] != 0 })
+        }
+    }
+}
+
 /// The state that a row describes.
-fn state(row: &Row, has_vnmi: bool, has_smm: bool) -> EventState {
+fn state(row: &Row, host: Host, has_smm: bool) -> EventState {
     let irq = row.ints("irq");
     let nmi = row.ints("nmi");
     let hw = row.ints("hw");
     let apic = row.ints("apic");
+    let (shadow, masked) = shadow_and_mask(host, &hw);
+    let holds_one = host.virtual_nmi && host.vendor == Vendor::Amd;
     let flags = row.int("hf");
     let smm = Smm {
         active: flags & HF_SMM != 0,
@@ -59,17 +82,18 @@ fn state(row: &Row, has_vnmi: bool, has_smm: bool) -> EventState {
         smi_pending: row.is("smi"),
     };
     EventState {
+        host,
         exception: exception(row, "ex"),
         exiting: exception(row, "exv"),
         from_userspace: row.is("efu"),
         interrupt: Interrupt { injected: irq[0] != 0, soft: irq[1] != 0, nr: byte(irq[2]) },
-        shadow: hw[0] != 0,
+        shadow,
         nmi: Nmis {
             injected: nmi[0] != 0,
-            masked: if has_vnmi { hw[1] & V_NMI_BLOCKING != 0 } else { hw[1] != 0 },
+            masked,
             pending: word(nmi[1]),
             queued: word(nmi[2]),
-            virtual_pending: has_vnmi.then_some(hw[1] & V_NMI_PENDING != 0),
+            virtual_pending: holds_one.then(|| hw[1] & V_NMI_PENDING != 0),
         },
         smm: has_smm.then_some(smm),
         apic: match apic.as_slice() {
@@ -103,17 +127,20 @@ fn assert_get(vcpu: &mut Vcpu, row: &Row, field: &str) {
 }
 
 fn check(row: &Row) -> Verdict {
-    let has_vnmi = match row.get("vendor").as_str() {
-        "svm" => false,
-        "svm-vnmi" => true,
-        _ => return Verdict::Skipped("the host is not an AMD host"),
+    let (vendor, virtual_nmi) = match row.get("vendor").as_str() {
+        "svm" => (Vendor::Amd, false),
+        "svm-vnmi" => (Vendor::Amd, true),
+        "vmx-soft" => (Vendor::Intel, false),
+        "vmx-vnmi" => (Vendor::Intel, true),
+        other => panic!("vendor {other}"),
     };
-    let vm = Kvm::default().create_vm(VmType::Default).unwrap();
+    let host = Host { vendor, virtual_nmi };
+    let vm = Kvm::on(host, Kernel::default()).create_vm(VmType::Default).unwrap();
     vm.enable_cap(Cap::EXCEPTION_PAYLOAD, u64::from(row.is("payload"))).unwrap();
     vm.enable_cap(Cap::X86_TRIPLE_FAULT_EVENT, u64::from(row.is("tf"))).unwrap();
     let mut vcpu = vm.create_vcpu(0, |_| async { Ok(()) }).unwrap();
     let has_smm = row.is("smmcfg");
-    let expected = |field: &str| state(&row.get(field), has_vnmi, has_smm);
+    let expected = |field: &str| state(&row.get(field), host, has_smm);
     vcpu.events = expected("pre");
     match row.get("kind").as_str() {
         "set" => {

@@ -82,6 +82,8 @@ const NOT_COMPARED: &[(&str, &str)] = &[
     ("kvm::sev::platform::VLEK_HASHSTICK_BYTES", "a size: crates/headers/src/rule/tests/abi.rs"),
     ("kvm::sev::snp::policy", "the firmware's ABI"),
     ("kvm::tdx::TDVMCALLINFO_SETUP_EVENT_NOTIFY_INTERRUPT", "in the kernel's code alone"),
+    ("psci::SMCCC_VERSION", "a header that userspace does not have"),
+    ("psci::version", "in the kernel's code alone"),
     ("report", "the firmware's ABI"),
     ("rmp", "the architecture's manual"),
     ("sbi", "the SBI specification's"),
