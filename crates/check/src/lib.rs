@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod expect;
+pub mod explore;
 mod programs;
 mod readers;
 pub mod report;

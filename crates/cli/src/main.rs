@@ -6,6 +6,7 @@
 mod abi;
 mod completions;
 mod explain;
+mod explore;
 mod man;
 mod run;
 
@@ -25,6 +26,7 @@ const EXAMPLES: &str = "Examples:
   exeunt run                                        all shipped scenarios on the software kernel
   exeunt run page-state-change --dialect linux-6.12
   exeunt run triple-fault-migration --kernel kvm    two real VMs
+  exeunt explore --seeds 10000                      schedules and faults by seed
   exeunt explain sev-term 0x21100                   why a guest ended itself
   exeunt abi diff linux-5.17 sev-term-v4.1          what a change of the header breaks
 
@@ -33,6 +35,7 @@ Exit status: 0 all as expected, 1 a scenario saw something else, 2 something cou
 #[derive(Subcommand)]
 enum Command {
     Run(run::Args),
+    Explore(explore::Args),
     Explain(explain::Args),
     Abi(abi::Args),
     Completions(completions::Args),
@@ -45,6 +48,7 @@ type Failure = String;
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(args) => run::main(&args),
+        Command::Explore(args) => explore::main(&args),
         Command::Explain(args) => explain::main(&args),
         Command::Abi(args) => abi::main(&args),
         Command::Completions(args) => completions::main(&args),

@@ -68,7 +68,7 @@ enum Format {
     Json,
 }
 
-fn parse_dialect(name: &str) -> Result<Dialect, String> {
+pub(crate) fn parse_dialect(name: &str) -> Result<Dialect, String> {
     Dialect::from_name(name).ok_or_else(|| {
         let known: Vec<_> = Dialect::all().map(Dialect::name).collect();
         format!("there are {}", known.join(", "))

@@ -2,6 +2,7 @@
 
 mod abi;
 mod explain;
+mod explore;
 mod run;
 
 use std::path::PathBuf;

@@ -8,7 +8,7 @@ use crate::rng::Rng;
 use exeunt_abi::Errno;
 use exeunt_abi::ghcb::psc;
 use exeunt_abi::kvm::sev::firmware;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -74,6 +74,7 @@ pub enum Fault {
 pub struct FaultPlan {
     planned: BTreeMap<(Point, u64), Fault>,
     chance: Option<(Rng, u64)>,
+    spared: BTreeSet<Point>,
 }
 
 impl FaultPlan {
@@ -93,12 +94,19 @@ impl FaultPlan {
     /// A plan by chance: at each point something goes wrong once in `one_in` times, 0 for never.
     #[must_use]
     pub const fn seeded(seed: u64, one_in: u64) -> Self {
-        Self { planned: BTreeMap::new(), chance: Some((Rng::new(seed), one_in)) }
+        Self { planned: BTreeMap::new(), chance: Some((Rng::new(seed), one_in)), spared: BTreeSet::new() }
+    }
+
+    /// Chance spares a point; what is planned for it happens all the same.
+    #[must_use]
+    pub fn without(mut self, point: Point) -> Self {
+        self.spared.insert(point);
+        self
     }
 
     fn draw(&mut self, point: Point) -> Option<Fault> {
         let (rng, one_in) = self.chance.as_mut()?;
-        if *one_in == 0 || rng.below(*one_in) != 0 {
+        if *one_in == 0 || self.spared.contains(&point) || rng.below(*one_in) != 0 {
             return None;
         }
         Some(match point {

@@ -67,6 +67,8 @@ pub struct Vcpu {
     pub(crate) on_entry: Option<OnEntry>,
     pub(crate) slice: u32,
     pub(crate) warnings: u64,
+    /// Completions that exits left behind, and those that were called.
+    completions: (u64, u64),
 }
 
 /// KVM's copies of the registers that cross the boundary.
@@ -121,6 +123,7 @@ impl Vcpu {
             on_entry: None,
             slice: 0,
             warnings: 0,
+            completions: (0, 0),
         }
     }
 
@@ -147,6 +150,13 @@ impl Vcpu {
         self.warnings
     }
 
+    /// How many exits left a completion behind, and how many completions were called. No exit is completed twice, so
+    /// the difference is 1 while an answer is wanted and 0 otherwise.
+    #[must_use]
+    pub const fn completions(&self) -> (u64, u64) {
+        self.completions
+    }
+
     /// `KVM_X86_SET_MCE` with an uncorrected error while `CR4.MCE` is clear: KVM requests a triple fault.
     ///
     /// Source: Linux v7.2 `arch/x86/kvm/x86.c`, `kvm_vcpu_ioctl_x86_set_mce`.
@@ -158,9 +168,18 @@ impl Vcpu {
     ///
     /// Source: Linux v7.2 `arch/x86/kvm/x86.c`, `kvm_arch_vcpu_ioctl_run`.
     pub(crate) fn kvm_run(&mut self) -> Entered {
+        let entered = self.run_once();
+        let (made, _) = &mut self.completions;
+        *made = made.saturating_add(u64::from(self.completion.is_some()));
+        entered
+    }
+
+    fn run_once(&mut self) -> Entered {
         let wants_to_run = !self.immediate_exit.load(Ordering::Relaxed);
         self.page.flags = 0;
         if let Some(completion) = self.completion.take() {
+            let (_, taken) = &mut self.completions;
+            *taken = taken.saturating_add(1);
             // One shot: whatever the callback returns, it is not called again.
             if !self.complete(completion)? {
                 return Ok(());

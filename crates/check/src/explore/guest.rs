@@ -1,0 +1,202 @@
+//! The guest of a world: it converts its own pages, keeps words in them, talks to its device, and notes what it is
+//! told.
+
+use super::PAGES_PER_GUEST;
+use super::devices::device_word;
+use super::ledger::{Ledger, Page};
+use exeunt_abi::Gpa;
+use exeunt_abi::ghcb::psc::{self, Entry, operation};
+use exeunt_abi::ghcb::{exit_code, msr, page};
+use exeunt_model::guest::snp::Ghcb;
+use exeunt_model::guest::{Access, Cpu, GuestFault};
+use exeunt_proto::ghcb::MsrRequest;
+
+/// Times that a guest asks again for what failed, before it lets the page be.
+const ATTEMPTS: u32 = 64;
+
+/// Runs `acts` acts that the seed of the vCPU decides.
+pub(super) async fn run(cpu: Cpu, ledger: Ledger, acts: u64) -> Result<(), GuestFault> {
+    let guest = Guest { ghcb: Ghcb::at(ledger.gfn(0).gpa()), cpu, ledger };
+    if !guest.set_up().await? {
+        return Ok(());
+    }
+    for _ in 0..acts {
+        match guest.below(8) {
+            0 | 1 => guest.convert_by_msr().await?,
+            2 | 3 => guest.convert_by_page().await?,
+            4 => guest.write_page().await?,
+            5 => guest.read_page().await?,
+            6 => guest.write_device().await?,
+            _ => guest.read_device().await?,
+        }
+    }
+    for page in 1..PAGES_PER_GUEST {
+        guest.verify(page).await?;
+    }
+    Ok(())
+}
+
+struct Guest {
+    cpu: Cpu,
+    ghcb: Ghcb,
+    ledger: Ledger,
+}
+
+impl Guest {
+    fn below(&self, bound: u64) -> u64 {
+        self.cpu.random().checked_rem(bound).unwrap_or(0)
+    }
+
+    fn any_page(&self) -> u64 {
+        self.below(PAGES_PER_GUEST.saturating_sub(1)).saturating_add(1)
+    }
+
+    fn gpa(&self, page: u64) -> Gpa {
+        self.ledger.gfn(page).gpa()
+    }
+
+    /// Shares and registers the GHCB. `false` if the host never let it.
+    async fn set_up(&self) -> Result<bool, GuestFault> {
+        if !self.ask_by_msr(0, operation::SHARED).await? {
+            return Ok(false);
+        }
+        let response = self.cpu.vmgexit(self.ghcb.gpa().0 | msr::REGISTER_GPA_REQUEST).await?;
+        if response != self.ghcb.gpa().0 | msr::REGISTER_GPA_RESPONSE {
+            self.ledger.complain(|| format!("the GHCB was not registered: {response:#x}"));
+        }
+        Ok(true)
+    }
+
+    /// Asks until the host says yes.
+    async fn ask_by_msr(&self, page: u64, to: u8) -> Result<bool, GuestFault> {
+        for _ in 0..ATTEMPTS {
+            match self.cpu.vmgexit(MsrRequest::psc(self.ledger.gfn(page), to)).await? {
+                msr::PSC_RESPONSE => return Ok(true),
+                msr::PSC_RESPONSE_ERROR => {}
+                other => self.ledger.complain(|| format!("a page-state change was answered with {other:#x}")),
+            }
+        }
+        Ok(false)
+    }
+
+    async fn convert_by_msr(&self) -> Result<(), GuestFault> {
+        let page = self.any_page();
+        let to = self.leave(page).await?;
+        if self.ask_by_msr(page, to).await? {
+            self.enter(page, to).await?;
+        }
+        Ok(())
+    }
+
+    /// A request by page for some pages in a row, not all to the same state.
+    async fn convert_by_page(&self) -> Result<(), GuestFault> {
+        let first = self.any_page();
+        let last = first.saturating_add(self.below(6)).min(PAGES_PER_GUEST.saturating_sub(1));
+        let mut entries = Vec::new();
+        for page in first..=last {
+            let to = self.leave(page).await?;
+            entries.push(Entry::new(self.ledger.gfn(page).0, to, false));
+        }
+        for _ in 0..ATTEMPTS {
+            let answer = self.ghcb.page_state_change(&self.cpu, &entries).await?;
+            if answer.info_1 == 0 && answer.info_2 == psc::result::SUCCESS {
+                let current = self.ghcb.current_entry(&self.cpu).await?;
+                if current != entries.len() as u64 {
+                    self.ledger.complain(|| format!("all was done, and cur_entry is {current}"));
+                }
+                for (page, entry) in (first..).zip(&entries) {
+                    self.enter(page, entry.operation()).await?;
+                }
+                return Ok(());
+            }
+            if [answer.info_1, answer.info_2] != [0, psc::result::GENERIC] {
+                self.ledger.complain(|| format!("a page-state change was answered with {answer:x?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a page up and returns the state that it is to have next.
+    async fn leave(&self, page: u64) -> Result<u8, GuestFault> {
+        let before = self.ledger.page(page);
+        self.ledger.set_page(page, Page::Unknown);
+        match before {
+            Page::Private(_) => {
+                self.cpu.pvalidate(self.gpa(page), false).await?;
+                Ok(operation::SHARED)
+            }
+            Page::Shared(_) => Ok(operation::PRIVATE),
+            Page::Unknown if self.below(2) == 0 => Ok(operation::PRIVATE),
+            Page::Unknown => Ok(operation::SHARED),
+        }
+    }
+
+    /// Takes a page into use in the state that the host says it has.
+    async fn enter(&self, page: u64, to: u8) -> Result<(), GuestFault> {
+        if to == operation::PRIVATE {
+            self.cpu.pvalidate(self.gpa(page), true).await?;
+            self.ledger.set_page(page, Page::Private(None));
+        } else {
+            self.ledger.set_page(page, Page::Shared(None));
+        }
+        Ok(())
+    }
+
+    async fn write_page(&self) -> Result<(), GuestFault> {
+        let page = self.any_page();
+        let word = self.cpu.random();
+        let access = match self.ledger.page(page) {
+            Page::Unknown => return Ok(()),
+            Page::Private(_) => Access::Private,
+            Page::Shared(_) => Access::Shared,
+        };
+        self.cpu.write(self.gpa(page), &word.to_le_bytes(), access).await?;
+        let known =
+            if access == Access::Private { Page::Private(Some(word)) } else { Page::Shared(Some(word)) };
+        self.ledger.set_page(page, known);
+        Ok(())
+    }
+
+    async fn read_page(&self) -> Result<(), GuestFault> {
+        self.verify(self.any_page()).await
+    }
+
+    /// A word that was written is still there.
+    async fn verify(&self, page: u64) -> Result<(), GuestFault> {
+        let (access, word) = match self.ledger.page(page) {
+            Page::Private(Some(word)) => (Access::Private, word),
+            Page::Shared(Some(word)) => (Access::Shared, word),
+            _ => return Ok(()),
+        };
+        let got = self.cpu.read_u64(self.gpa(page), access).await?;
+        if got != word {
+            self.ledger.complain(|| format!("page {page} holds {got:#x}, {word:#x} was written"));
+        }
+        Ok(())
+    }
+
+    async fn write_device(&self) -> Result<(), GuestFault> {
+        let number = self.ledger.send();
+        self.cpu.write(self.ghcb.shared_buffer(), &number.to_le_bytes(), Access::Shared).await?;
+        self.device_request(exit_code::MMIO_WRITE, self.ledger.device()).await
+    }
+
+    async fn read_device(&self) -> Result<(), GuestFault> {
+        let at = self.ledger.device().wrapping_add(self.below(16).wrapping_mul(8));
+        self.device_request(exit_code::MMIO_READ, at).await?;
+        let got = self.cpu.read_u64(self.ghcb.shared_buffer(), Access::Shared).await?;
+        if got != device_word(Gpa(at)) {
+            self.ledger.complain(|| format!("the device holds {got:#x} at {at:#x}"));
+        }
+        Ok(())
+    }
+
+    async fn device_request(&self, code: u64, gpa: u64) -> Result<(), GuestFault> {
+        let scratch = [(page::SW_SCRATCH, self.ghcb.shared_buffer().0)];
+        let answer = self.ghcb.request(&self.cpu, code, [gpa, 8], &scratch).await?;
+        if [answer.info_1, answer.info_2] != [0, 0] {
+            self.ledger.complain(|| format!("the device access was answered with {answer:x?}"));
+        }
+        Ok(())
+    }
+}
