@@ -13,6 +13,7 @@ pub mod errno;
 pub mod ghcb;
 pub mod ghci;
 pub mod kvm;
+pub mod msr_index;
 mod named;
 pub mod psci;
 pub mod report;

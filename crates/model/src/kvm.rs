@@ -87,7 +87,7 @@ pub(crate) fn check_extension(kernel: Kernel, host: Host, cap: Cap) -> u64 {
     let private = dialect.has_private_memory();
     match cap {
         Cap::IMMEDIATE_EXIT => 1,
-        Cap::EXCEPTION_PAYLOAD => u64::from(x86),
+        Cap::EXCEPTION_PAYLOAD | Cap::X86_USER_SPACE_MSR | Cap::X86_MSR_FILTER => u64::from(x86),
         Cap::EXIT_HYPERCALL if x86 && dialect.has_exit_hypercall() => 1 << MAP_GPA_RANGE,
         Cap::SYSTEM_EVENT_DATA => u64::from(dialect.has_system_event_data()),
         Cap::ARM_SYSTEM_SUSPEND => u64::from(!x86 && dialect.has_system_event_data()),

@@ -29,5 +29,5 @@ pub use kvm::Kvm;
 pub use memory::{GuestMemfd, Protection, Slot, SparseMemory, UserMemory};
 pub use psp::Firmware;
 pub use rng::Rng;
-pub use vcpu::{Kick, MpState, Vcpu};
+pub use vcpu::{Kick, MpState, MsrFilter, MsrFilterRange, Vcpu};
 pub use vm::Vm;

@@ -3,6 +3,7 @@
 use crate::host::Host;
 use crate::memory::{Memory, UserMemory};
 use crate::psp::Firmware;
+use crate::vcpu::MsrFilter;
 use exeunt_abi::kvm::caps::Cap;
 use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::{Kernel, PAGE_SIZE};
@@ -30,8 +31,8 @@ pub(crate) struct VmState {
     pub(crate) firmware: Firmware,
     /// Guest requests that the firmware was given.
     pub(crate) firmware_requests: u64,
-    /// CPUID by leaf, as the VMM set it.
-    pub(crate) cpuid: BTreeMap<u32, [u32; 4]>,
+    /// Which model-specific registers the guest may touch; `None` for all.
+    pub(crate) msr_filter: Option<MsrFilter>,
     /// The jump table of the application processors, as the guest stored it.
     pub(crate) ap_jump_table: u64,
     pub(crate) vcpus: u64,
@@ -51,7 +52,7 @@ impl VmState {
             certs_enabled: false,
             firmware: Firmware::default(),
             firmware_requests: 0,
-            cpuid: BTreeMap::new(),
+            msr_filter: None,
             ap_jump_table: 0,
             vcpus: 0,
         }

@@ -18,6 +18,8 @@ use exeunt_proto::conversion::{PageRange, PageState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// `KVM_MSR_EXIT_REASON_VALID_MASK`.
+const MSR_EXIT_REASONS: u64 = 0x7;
 /// `KVM_MAX_VCPUS` of a kernel built without `MAXSMP`.
 const MAX_VCPUS: u64 = 1024;
 
@@ -74,7 +76,11 @@ impl Vm {
                 self.exit_hypercalls.store(argument, Ordering::Relaxed);
                 return Ok(());
             }
-            Cap::EXCEPTION_PAYLOAD | Cap::X86_TRIPLE_FAULT_EVENT | Cap::ARM_SYSTEM_SUSPEND => {}
+            Cap::X86_USER_SPACE_MSR if argument & !MSR_EXIT_REASONS != 0 => return Err(Errno::EINVAL),
+            Cap::X86_USER_SPACE_MSR
+            | Cap::EXCEPTION_PAYLOAD
+            | Cap::X86_TRIPLE_FAULT_EVENT
+            | Cap::ARM_SYSTEM_SUSPEND => {}
             _ => return Err(Errno::EINVAL),
         }
         state.set_cap(cap, argument);
@@ -144,11 +150,6 @@ impl Vm {
     #[must_use]
     pub fn firmware_requests(&self) -> u64 {
         self.lock().firmware_requests
-    }
-
-    /// `KVM_SET_CPUID2` for one leaf without sub-leaves: EAX, EBX, ECX, EDX.
-    pub fn set_cpuid(&self, function: u32, registers: [u32; 4]) {
-        self.lock().cpuid.insert(function, registers);
     }
 
     /// `KVM_CREATE_GUEST_MEMFD` without flags.

@@ -46,6 +46,22 @@ pub const fn is_snp_only(code: u64) -> bool {
     matches!(code, PSC | GUEST_REQUEST | EXT_GUEST_REQUEST | AP_CREATION)
 }
 
+/// `SW_EXITINFO1` of [`IOIO`]. KVM looks at bits 31:0 only; the port is in 31:16.
+///
+/// Source: Linux v7.2 `arch/x86/include/asm/svm.h`, `SVM_IOIO_*`.
+pub mod ioio {
+    /// The guest reads from the port.
+    pub const TYPE_IN: u64 = 1 << 0;
+    /// A string instruction: `SW_EXITINFO2` is the number of elements, the data is in the scratch area.
+    pub const STRING: u64 = 1 << 2;
+    /// Bytes of an element, one bit each for 1, 2 and 4. KVM takes them as a number.
+    pub const SIZE_MASK: u64 = 0x70;
+    /// Where [`SIZE_MASK`] begins.
+    pub const SIZE_SHIFT: u32 = 4;
+    /// Where the port begins.
+    pub const PORT_SHIFT: u32 = 16;
+}
+
 /// `SW_EXITINFO1` of [`AP_JUMP_TABLE`].
 pub mod ap_jump_table {
     /// Store the address of `SW_EXITINFO2`.

@@ -42,6 +42,7 @@ fn every_name_leads_back_to_its_number_and_no_other_number_has_one() {
         ghcb::psc::result in (0..0x1000).chain((0..0x1000).map(|high| high << 32));
         ghci::leaf in (0..0x100).chain(0x10000..0x10100);
         ghci::quote_status in (0..0x100).chain((0..0x100).map(|low| 1 << 63 | low));
+        msr_index in (0..0x1000).chain(0x4b56_4d00..0x4b56_4e00).chain(0xc000_0000..0xc001_2000);
         psci::function in (0x8400_0000..0x8400_0100).chain(0xc400_0000..0xc400_0100);
         psci::return_code in -0x100..0x100;
         sbi::extension in 0..0x1000;

@@ -25,12 +25,20 @@ pub enum Point {
     PscRead,
     /// A guest's request is about to be handed to the firmware.
     FirmwareCommand,
+    /// KVM is about to allocate its copy of a scratch area outside of the GHCB.
+    ScratchBuffer,
 }
 
 impl Point {
     /// Every point.
-    pub const ALL: [Self; 5] =
-        [Self::AttributeChange, Self::GmemPage, Self::Act, Self::PscRead, Self::FirmwareCommand];
+    pub const ALL: [Self; 6] = [
+        Self::AttributeChange,
+        Self::GmemPage,
+        Self::Act,
+        Self::PscRead,
+        Self::FirmwareCommand,
+        Self::ScratchBuffer,
+    ];
 
     /// The name in traces.
     #[must_use]
@@ -41,6 +49,7 @@ impl Point {
             Self::Act => "act",
             Self::PscRead => "psc-read",
             Self::FirmwareCommand => "firmware-command",
+            Self::ScratchBuffer => "scratch-buffer",
         }
     }
 }
@@ -110,7 +119,7 @@ impl FaultPlan {
             return None;
         }
         Some(match point {
-            Point::AttributeChange => Fault::Fails(Errno::ENOMEM),
+            Point::AttributeChange | Point::ScratchBuffer => Fault::Fails(Errno::ENOMEM),
             Point::GmemPage => match rng.below(4) {
                 0 => Fault::Poison,
                 1 => Fault::Fails(Errno::EINTR),

@@ -3,9 +3,9 @@
 use crate::vcpu::Completion;
 use crate::vcpu::Step;
 use crate::vcpu::Vcpu;
+use exeunt_abi::Gpa;
 use exeunt_abi::ghcb::page::malformed;
 use exeunt_abi::kvm::run;
-use exeunt_abi::{Errno, Gpa};
 use exeunt_proto::exit::{Exit, Mmio};
 
 /// Bytes that one exit carries.
@@ -18,8 +18,8 @@ const V2_BYTES: u64 = 8;
 pub(crate) struct Pieces {
     is_write: bool,
     gpa: Gpa,
-    /// Where the data is.
-    scratch: Gpa,
+    /// Where the data is in the scratch area.
+    at: u64,
     bytes: u64,
 }
 
@@ -33,26 +33,21 @@ impl Pieces {
 impl Vcpu {
     /// Source: Linux v7.2 `arch/x86/kvm/svm/sev.c`, `sev_handle_vmgexit`.
     pub(crate) fn begin_mmio(&mut self, is_write: bool) -> Step {
-        let vm = self.vm.clone();
-        let mut state = vm.lock();
         let [gpa, bytes] = self.ghcb.info;
         if bytes == 0 {
             return Step::Resume;
         }
-        let sub_code = if state.ghcb_version >= 2 && bytes > V2_BYTES {
-            malformed::INVALID_INPUT
-        } else if self.ghcb.scratch_bytes(bytes).is_some() {
-            drop(state);
-            return self.next_mmio(Pieces { is_write, gpa: Gpa(gpa), scratch: self.ghcb.scratch, bytes });
-        } else if state.ghcb_version < 2 && self.ghcb.wants_outer_scratch(bytes) {
-            drop(state);
-            self.did(|| "needs a scratch area outside of the GHCB, which the model does not have".into());
-            return Step::Exit(Err(Errno::EOPNOTSUPP));
-        } else {
-            malformed::INVALID_SCRATCH_AREA
-        };
-        self.ghcb.refuse(&mut state.memory, sub_code);
-        Step::Resume
+        {
+            let mut state = self.vm.lock();
+            if state.ghcb_version >= 2 && bytes > V2_BYTES {
+                self.ghcb.refuse(&mut state.memory, malformed::INVALID_INPUT);
+                return Step::Resume;
+            }
+        }
+        match self.set_up_scratch(bytes, !is_write) {
+            Ok(()) => self.next_mmio(Pieces { is_write, gpa: Gpa(gpa), at: 0, bytes }),
+            Err(step) => step,
+        }
     }
 
     /// Source: Linux v7.2 `arch/x86/kvm/x86.c`, `complete_sev_es_emulated_mmio`.
@@ -61,13 +56,13 @@ impl Vcpu {
         if !done.is_write {
             let wire: run::Mmio = self.page.payload();
             let data = wire.data.get(..usize::from(now)).unwrap_or(&wire.data);
-            let written = self.vm.lock().memory.write_shared(done.scratch, data);
-            debug_assert!(written.is_ok(), "the scratch area lies in the mapped GHCB");
+            let written = self.ghcb.write_scratch(&mut self.vm.lock().memory, done.at, data);
+            debug_assert!(written.is_ok(), "the scratch area lies in the mapped GHCB, or is a copy");
         }
         let left = Pieces {
             is_write: done.is_write,
             gpa: Gpa(done.gpa.0.wrapping_add(u64::from(now))),
-            scratch: Gpa(done.scratch.0.wrapping_add(u64::from(now))),
+            at: done.at.saturating_add(u64::from(now)),
             bytes: done.bytes.saturating_sub(u64::from(now)),
         };
         if left.bytes == 0 { Step::Resume } else { self.next_mmio(left) }
@@ -80,8 +75,8 @@ impl Vcpu {
         if pieces.is_write {
             // Bytes behind the piece stay stale, as in the kernel.
             let to = data.get_mut(..usize::from(now)).unwrap_or_default();
-            let read = self.vm.lock().memory.read_shared(pieces.scratch, to);
-            debug_assert!(read.is_ok(), "the scratch area lies in the mapped GHCB");
+            let read = self.ghcb.read_scratch(&self.vm.lock().memory, pieces.at, to);
+            debug_assert!(read.is_ok(), "the scratch area lies in the mapped GHCB, or is a copy");
         }
         self.completion = Some(Completion::Mmio(pieces));
         let mmio = Mmio { gpa: pieces.gpa, data, len: now, is_write: pieces.is_write };

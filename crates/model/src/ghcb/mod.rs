@@ -4,6 +4,8 @@ mod guest_request;
 mod mmio;
 mod proposals;
 mod psc;
+mod scratch;
+mod svm_handlers;
 mod vmgexit;
 mod vmgexit_msr;
 
@@ -15,7 +17,8 @@ use crate::state::C_BIT;
 use crate::vcpu::{Regs, Vcpu};
 use exeunt_abi::ghcb::page::{self, Field, exit_info_1};
 use exeunt_abi::ghcb::{msr, psc as psc_page};
-use exeunt_abi::{Errno, Gpa, PAGE_SIZE};
+use exeunt_abi::{Errno, Gpa};
+use scratch::Bounce;
 
 /// What KVM holds of a vCPU's GHCB. Fields are read once, at the `VMGEXIT`; all decisions use these copies.
 #[derive(Clone, Debug)]
@@ -28,10 +31,18 @@ pub(crate) struct GhcbState {
     pub(crate) code: u64,
     pub(crate) info: [u64; 2],
     pub(crate) scratch: Gpa,
+    /// The copy of a scratch area outside of the page.
+    bounce: Option<Bounce>,
 }
 
-/// Bytes of the largest scratch area outside of the GHCB.
-const V1_SCRATCH_BYTES: u64 = 16 * PAGE_SIZE;
+/// What a `VMGEXIT` by page brings beside its request.
+pub(crate) struct Synced {
+    pub(crate) regs: Regs,
+    /// XCR0, if it is valid.
+    pub(crate) xcr0: Option<u64>,
+    /// XSS, if it is valid.
+    pub(crate) xss: Option<u64>,
+}
 
 impl Default for GhcbState {
     fn default() -> Self {
@@ -44,6 +55,7 @@ impl Default for GhcbState {
             code: 0,
             info: [0; 2],
             scratch: Gpa(0),
+            bounce: None,
         }
     }
 }
@@ -66,7 +78,7 @@ impl GhcbState {
     /// Maps the page and takes the copies.
     ///
     /// Source: Linux v7.2 `arch/x86/kvm/svm/sev.c`, `sev_es_sync_from_ghcb`.
-    pub(crate) fn sync_from(&mut self, memory: &mut Memory, ghcb: Gpa) -> Result<Regs, Errno> {
+    pub(crate) fn sync_from(&mut self, memory: &mut Memory, ghcb: Gpa) -> Result<Synced, Errno> {
         let mut bitmap = [0; 16];
         let bitmap_at = Gpa(ghcb.0.wrapping_add(page::VALID_BITMAP));
         memory.read_shared(bitmap_at, &mut bitmap)?;
@@ -86,11 +98,13 @@ impl GhcbState {
             rsi: if_valid(page::RSI),
             cpl,
         };
+        let some_if_valid = |wanted: Field| (valid & wanted.mask() != 0).then(|| field(memory, ghcb, wanted));
+        let [xcr0, xss] = [page::XCR0, page::XSS].map(some_if_valid);
         self.scratch = Gpa(if_valid(page::SW_SCRATCH));
         self.code = field(memory, ghcb, page::SW_EXIT_CODE);
         self.info = [field(memory, ghcb, page::SW_EXIT_INFO_1), field(memory, ghcb, page::SW_EXIT_INFO_2)];
         memory.write_shared(bitmap_at, &[0; 16])?;
-        Ok(regs)
+        Ok(Synced { regs, xcr0, xss })
     }
 
     /// Sets `SW_EXITINFO1` and `SW_EXITINFO2` with their valid bits.
@@ -121,29 +135,6 @@ impl GhcbState {
         debug_assert!(written.is_ok(), "the GHCB at {ghcb} is mapped and not backed");
     }
 
-    /// Checks the scratch area for `bytes` bytes and returns how many are usable from its start to the end of the
-    /// shared buffer. Protocol version 1 also knows a scratch area outside of the GHCB, which the model does not have.
-    ///
-    /// Source: Linux v7.2 `arch/x86/kvm/svm/sev.c`, `setup_vmgexit_scratch`.
-    pub(crate) fn scratch_bytes(&self, bytes: u64) -> Option<u64> {
-        let ghcb = self.mapped?;
-        if self.scratch.0 == 0 || self.scratch.gfn() != ghcb.gfn() {
-            return None;
-        }
-        let end = ghcb.0.checked_add(page::SHARED_BUFFER_END)?;
-        if self.scratch.offset_in_page() < page::SHARED_BUFFER || self.scratch.0.checked_add(bytes)? > end {
-            return None;
-        }
-        end.checked_sub(self.scratch.0)
-    }
-
-    /// Whether a guest of protocol version 1 may use the scratch area although it lies outside of the GHCB.
-    pub(crate) fn wants_outer_scratch(&self, bytes: u64) -> bool {
-        let outside = self.mapped.is_none_or(|ghcb| ghcb.gfn() != self.scratch.gfn());
-        let ends = self.scratch.0.checked_add(bytes).is_some();
-        self.scratch.0 != 0 && outside && ends && bytes <= V1_SCRATCH_BYTES
-    }
-
     /// The address of an entry of the page-state change descriptor.
     pub(crate) const fn psc_entry_at(&self, index: u64) -> Gpa {
         let offset = psc_page::HEADER_BYTES.wrapping_add(index.wrapping_mul(psc_page::ENTRY_BYTES));
@@ -162,6 +153,7 @@ impl Vcpu {
         }
         let vm = self.vm.clone();
         let memory = &mut vm.lock().memory;
+        self.ghcb.free_scratch(memory);
         let Regs { rax, rbx, rcx, rdx, .. } = self.regs;
         for (field, value) in [(page::RAX, rax), (page::RBX, rbx), (page::RCX, rcx), (page::RDX, rdx)] {
             self.ghcb.put(memory, field, value);

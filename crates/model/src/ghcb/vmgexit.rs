@@ -1,45 +1,27 @@
 //! `VMGEXIT` with a GHCB page: the checks in their order, then the dispatch.
 
-use crate::guest::GuestFault;
+use super::svm_handlers::SVM_HANDLERS;
 use crate::guest::mailbox::Outcome;
 use crate::vcpu::Step;
 use crate::vcpu::{OnEntry, Vcpu};
-use exeunt_abi::ghcb::exit_code::{self, ap_creation, ap_jump_table};
+use exeunt_abi::ghcb::exit_code::{self, ap_creation, ap_jump_table, ioio};
 use exeunt_abi::ghcb::features;
 use exeunt_abi::ghcb::page::{self, malformed};
 use exeunt_abi::{ConversionForm, Errno, Gpa};
 use exeunt_proto::exit::{EventType, Exit, SystemEvent, Words};
 use exeunt_proto::ghcb::MsrRequest;
 
-/// Exit codes that KVM forwards to its SVM handlers and that the model does not have.
-const SVM_HANDLERS: [u64; 12] = [
-    exit_code::READ_DR7,
-    exit_code::WRITE_DR7,
-    exit_code::RDTSC,
-    exit_code::RDPMC,
-    exit_code::CPUID,
-    exit_code::INVD,
-    exit_code::IOIO,
-    exit_code::MSR,
-    exit_code::RDTSCP,
-    exit_code::WBINVD,
-    exit_code::MONITOR,
-    exit_code::MWAIT,
-];
 /// Exit codes that only SNP guests may use.
 const SNP_ONLY: [u64; 4] =
     [exit_code::PSC, exit_code::GUEST_REQUEST, exit_code::EXT_GUEST_REQUEST, exit_code::AP_CREATION];
 
 /// The CPUID leaf whose answer depends on XCR0.
 const CPUID_XSAVE: u64 = 0xd;
-/// Bits of `SW_EXITINFO1` that say how many bytes a port access has.
-const IOIO_SIZE_MASK: u64 = 0x70;
-
 impl Vcpu {
     /// The guest wrote the GHCB MSR and executed `VMGEXIT`.
     pub(crate) fn vmgexit(&mut self, ghcb_msr: u64) -> Step {
         if !self.vm_type.has_protected_state() {
-            return Step::Guest(Outcome::Fault(GuestFault::GeneralProtection));
+            return Step::Guest(Outcome::Fault(self.not_emulated()));
         }
         self.on_entry = Some(OnEntry::GhcbMsr);
         self.ghcb.msr = ghcb_msr;
@@ -56,9 +38,14 @@ impl Vcpu {
         let vm = self.vm.clone();
         let mut state = vm.lock();
         match self.ghcb.sync_from(&mut state.memory, ghcb) {
-            Ok(regs) => self.regs = regs,
+            Ok(synced) => {
+                self.regs = synced.regs;
+                drop(state);
+                self.sync_xstate(synced.xcr0, synced.xss);
+            }
             Err(_) => return Step::Resume,
         }
+        let mut state = vm.lock();
         self.did(|| format!("VMGEXIT with the GHCB at {ghcb}, exit code {:#x}", self.ghcb.code));
         let is_snp = state.is_snp();
         if is_snp && self.ghcb.registered != ghcb.0 {
@@ -112,15 +99,14 @@ impl Vcpu {
     /// The fields that this exit needs beside its code and information.
     fn needed_fields(&self) -> &'static [page::Field] {
         let [info_1, _] = self.ghcb.info;
-        let bit = |number: u32| info_1 >> number & 1 == 1;
+        let has = |bit: u64| info_1 & bit != 0;
         match self.ghcb.code {
             exit_code::WRITE_DR7 => &[page::RAX],
             exit_code::RDPMC => &[page::RCX],
             exit_code::CPUID if self.regs.rax == CPUID_XSAVE => &[page::RAX, page::RCX, page::XCR0],
             exit_code::CPUID | exit_code::MWAIT => &[page::RAX, page::RCX],
-            // Bit 2: a string instruction. Bit 0: `IN`.
-            exit_code::IOIO if bit(2) => &[page::SW_SCRATCH],
-            exit_code::IOIO if !bit(0) => &[page::RAX],
+            exit_code::IOIO if has(ioio::STRING) => &[page::SW_SCRATCH],
+            exit_code::IOIO if !has(ioio::TYPE_IN) => &[page::RAX],
             exit_code::MSR if info_1 == 0 => &[page::RCX],
             exit_code::MSR | exit_code::MONITOR => &[page::RAX, page::RCX, page::RDX],
             exit_code::VMMCALL => &[page::RAX, page::CPL],
@@ -135,7 +121,7 @@ impl Vcpu {
             || SNP_ONLY.contains(&code)
             || matches!(
                 code,
-                exit_code::VMMCALL | exit_code::MMIO_READ
+                exit_code::MMIO_READ
                     ..=exit_code::AP_JUMP_TABLE
                         | exit_code::HV_FEATURES
                         | exit_code::TERM_REQUEST
@@ -145,9 +131,7 @@ impl Vcpu {
 
     fn dispatch(&mut self, ghcb: Gpa) -> Step {
         let vm = self.vm.clone();
-        let [info_1, _] = self.ghcb.info;
         match self.ghcb.code {
-            exit_code::VMMCALL => self.hypercall(),
             exit_code::MMIO_READ => self.begin_mmio(false),
             exit_code::MMIO_WRITE => self.begin_mmio(true),
             exit_code::NMI_COMPLETE => {
@@ -168,13 +152,11 @@ impl Vcpu {
             }
             exit_code::TERM_REQUEST => self.terminate(ghcb.0),
             exit_code::UNSUPPORTED_EVENT => Step::Exit(Err(Errno::EINVAL)),
-            // An access of no size is nothing to do.
-            exit_code::IOIO if info_1 & IOIO_SIZE_MASK == 0 => Step::Resume,
-            code if SVM_HANDLERS.contains(&code) || code == exit_code::AP_CREATION => {
-                // KVM would handle it and the model cannot, so the run ends with an error that KVM never gives.
-                self.did(|| format!("needs exit code {code:#x}, which the model does not have"));
+            exit_code::AP_CREATION => {
+                self.did(|| "needs AP creation, which the model does not have".into());
                 Step::Exit(Err(Errno::EOPNOTSUPP))
             }
+            code if SVM_HANDLERS.contains(&code) => self.invoke_svm_handler(code),
             _ => {
                 self.ghcb.refuse(&mut vm.lock().memory, malformed::INVALID_EVENT);
                 Step::Resume

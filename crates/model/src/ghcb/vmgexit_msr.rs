@@ -3,7 +3,7 @@
 use crate::ghcb::sev_info_response;
 use crate::vcpu::Completion;
 use crate::vcpu::Step;
-use crate::vcpu::Vcpu;
+use crate::vcpu::{Regs, Vcpu};
 use exeunt_abi::ConversionForm;
 use exeunt_abi::ghcb::{features, msr, psc};
 use exeunt_abi::kvm::run::{ExitReason, map_gpa_range};
@@ -56,9 +56,11 @@ impl Vcpu {
     }
 
     fn msr_cpuid(&mut self, function: u32, register: u8) {
-        let leaf = self.vm.lock().cpuid.get(&function).copied().unwrap_or_default();
-        let value = leaf.get(usize::from(register)).copied().unwrap_or(0);
-        self.ghcb.msr = u64::from(value) << 32 | self.ghcb.msr & CPUID_KEPT | msr::CPUID_RESPONSE;
+        [self.regs.rax, self.regs.rcx] = [u64::from(function), 0];
+        self.emulate_cpuid();
+        let Regs { rax, rbx, rcx, rdx, .. } = self.regs;
+        let value = [rax, rbx, rcx, rdx].get(usize::from(register)).copied().unwrap_or(0);
+        self.ghcb.msr = value << 32 | self.ghcb.msr & CPUID_KEPT | msr::CPUID_RESPONSE;
     }
 
     /// Without a local APIC in the kernel the VMM has to hold the vCPU. The exit has no payload.

@@ -37,7 +37,7 @@ impl Cpu {
         Act::new(Op::Read { gpa, bytes, access }, |outcome| match outcome {
             Outcome::Bytes(bytes) => Ok(bytes),
             Outcome::Fault(fault) => Err(fault),
-            Outcome::Done | Outcome::Value(_) => Ok(Vec::new()),
+            Outcome::Done | Outcome::Value(_) | Outcome::Registers(_) => Ok(Vec::new()),
         })
     }
 
@@ -103,6 +103,54 @@ impl Cpu {
     /// `#VC` in SEV-ES and SNP guests.
     pub fn port_in(&self, port: u16, size: u8) -> Act<u64> {
         Act::new(Op::PortIn { port, size }, value)
+    }
+
+    /// `REP OUTS` of elements of 1, 2 or 4 bytes from this address upwards.
+    ///
+    /// # Errors
+    ///
+    /// `#VC` in SEV-ES and SNP guests, and where no memory is.
+    pub fn port_out_string(&self, port: u16, size: u8, from: Gpa, elements: u32) -> Act<()> {
+        Act::new(Op::PortString { is_out: true, port, size, at: from, elements }, nothing)
+    }
+
+    /// `REP INS` of elements of 1, 2 or 4 bytes to this address upwards.
+    ///
+    /// # Errors
+    ///
+    /// `#VC` in SEV-ES and SNP guests, and where no memory is.
+    pub fn port_in_string(&self, port: u16, size: u8, to: Gpa, elements: u32) -> Act<()> {
+        Act::new(Op::PortString { is_out: false, port, size, at: to, elements }, nothing)
+    }
+
+    /// `RDMSR` in ring 0. An SEV-ES guest reads its GHCB MSR without an exit.
+    ///
+    /// # Errors
+    ///
+    /// `#GP` for a register that neither KVM nor userspace gives; `#VC` in SEV-ES and SNP guests.
+    pub fn rdmsr(&self, index: u32) -> Act<u64> {
+        Act::new(Op::Rdmsr { index }, value)
+    }
+
+    /// `WRMSR` in ring 0. An SEV-ES guest writes its GHCB MSR without an exit.
+    ///
+    /// # Errors
+    ///
+    /// `#GP` for a register or a value that neither KVM nor userspace takes; `#VC` in SEV-ES and SNP guests.
+    pub fn wrmsr(&self, index: u32, value: u64) -> Act<()> {
+        Act::new(Op::Wrmsr { index, value }, nothing)
+    }
+
+    /// `CPUID`. Returns EAX, EBX, ECX and EDX.
+    ///
+    /// # Errors
+    ///
+    /// `#VC` in SEV-ES and SNP guests; `#UD` outside of x86.
+    pub fn cpuid(&self, function: u32, index: u32) -> Act<[u32; 4]> {
+        Act::new(Op::Cpuid { function, index }, |outcome| match outcome {
+            Outcome::Registers(registers) => Ok(registers),
+            other => nothing(other).map(|()| [0; 4]),
+        })
     }
 
     /// `HLT`.
@@ -180,7 +228,7 @@ fn value(outcome: Outcome) -> Result<u64, GuestFault> {
     match outcome {
         Outcome::Value(value) => Ok(value),
         Outcome::Fault(fault) => Err(fault),
-        Outcome::Done | Outcome::Bytes(_) => Ok(0),
+        Outcome::Done | Outcome::Bytes(_) | Outcome::Registers(_) => Ok(0),
     }
 }
 

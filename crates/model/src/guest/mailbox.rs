@@ -43,6 +43,25 @@ pub(crate) enum Op {
         port: u16,
         size: u8,
     },
+    /// `REP OUTS` or `REP INS`, upwards from an address.
+    PortString {
+        is_out: bool,
+        port: u16,
+        size: u8,
+        at: Gpa,
+        elements: u32,
+    },
+    Rdmsr {
+        index: u32,
+    },
+    Wrmsr {
+        index: u32,
+        value: u64,
+    },
+    Cpuid {
+        function: u32,
+        index: u32,
+    },
     Hlt,
     TripleFault,
     /// Write `HV_X64_MSR_RESET`.
@@ -59,6 +78,8 @@ pub(crate) enum Op {
 pub(crate) enum Outcome {
     Done,
     Value(u64),
+    /// EAX, EBX, ECX, EDX.
+    Registers([u32; 4]),
     Bytes(Vec<u8>),
     Fault(GuestFault),
 }

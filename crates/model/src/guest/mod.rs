@@ -36,6 +36,8 @@ pub enum GuestFault {
         /// The address.
         gpa: u64,
     },
+    /// `#VC`: an SEV-ES guest has to ask for this instruction through its GHCB.
+    VmmCommunication,
     /// `#UD`: the CPU does not have the instruction.
     InvalidOpcode,
     /// `#GP`: the instruction is refused.
@@ -47,6 +49,7 @@ impl fmt::Display for GuestFault {
         match self {
             Self::NotValidated { gpa } => write!(f, "#VC: private page at {gpa:#x} is not validated"),
             Self::NoMemory { gpa } => write!(f, "#VC: no memory at {gpa:#x}"),
+            Self::VmmCommunication => f.write_str("#VC: an instruction that the hypervisor has to emulate"),
             Self::InvalidOpcode => f.write_str("#UD"),
             Self::GeneralProtection => f.write_str("#GP"),
         }

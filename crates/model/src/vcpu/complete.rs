@@ -1,8 +1,8 @@
 //! Completions: what KVM does with userspace's answer at the next `KVM_RUN`.
 
 use crate::ghcb::Pieces;
-use crate::vcpu::Step;
-use crate::vcpu::Vcpu;
+use crate::vcpu::pio::StringIo;
+use crate::vcpu::{Step, Vcpu};
 use exeunt_abi::ghcb::guest_message::vmm_error;
 use exeunt_abi::ghcb::msr;
 use exeunt_abi::kvm::run::{Hypercall, SnpReqCerts};
@@ -32,6 +32,12 @@ pub(crate) enum Completion {
         /// Bytes.
         size: u8,
     },
+    /// The port page goes to where the string is, if it is read, and the next chunk follows.
+    StringIo(StringIo),
+    /// The answer to a read of a model-specific register goes to EDX:EAX, or is an exception.
+    Rdmsr,
+    /// The answer to a write may be an exception.
+    Wrmsr,
 }
 
 /// The answer to a conversion, as this kernel takes it.
@@ -54,13 +60,10 @@ impl Vcpu {
                 self.regs.rax = self.hypercall_ret();
                 Step::Resume
             }
-            Completion::PortIn { size } => {
-                let data = self.port_data.first_chunk::<4>().copied().unwrap_or_default();
-                let bits = u32::from(size).saturating_mul(8);
-                let mask = u64::MAX.checked_shr(64u32.saturating_sub(bits)).unwrap_or(0);
-                self.regs.rax = u64::from(u32::from_le_bytes(data)) & mask;
-                Step::Resume
-            }
+            Completion::PortIn { size } => self.complete_port_in(size),
+            Completion::StringIo(io) => self.complete_string(io),
+            Completion::Rdmsr => self.complete_msr_exit(true),
+            Completion::Wrmsr => self.complete_msr_exit(false),
             Completion::PscMsr => {
                 self.ghcb.msr = match self.conversion_answer() {
                     Answer::Done => msr::PSC_RESPONSE,

@@ -4,13 +4,12 @@ use crate::guest::mailbox::{Op, Outcome};
 use crate::guest::{Access, GuestFault, Note};
 use crate::memory::{PrivateAccess, copy_private, split_at_pages};
 use crate::state::VmState;
-use crate::vcpu::Completion;
 use crate::vcpu::{MpState, OnEntry, Vcpu};
 use exeunt_abi::kvm::run::ExitReason;
 use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::{Arch, Errno, Gfn, Gpa, PAGE_SIZE};
 use exeunt_proto::conversion::PageState;
-use exeunt_proto::exit::{Entered, EventType, Exit, FailEntry, Io, MemoryFault, SystemEvent, Words, encode};
+use exeunt_proto::exit::{Entered, EventType, Exit, FailEntry, MemoryFault, SystemEvent, Words, encode};
 
 /// Bytes that one act may read. No instruction reads more, and the engine holds what it reads.
 const MAX_READ_BYTES: usize = 1 << 20;
@@ -46,7 +45,9 @@ impl Vcpu {
                 OnEntry::Nothing => Outcome::Done,
                 OnEntry::GhcbMsr => Outcome::Value(self.ghcb.msr),
                 OnEntry::Rax => Outcome::Value(self.regs.rax),
+                OnEntry::EdxEax => Outcome::Value(self.regs.rdx << 32 | self.regs.rax & 0xffff_ffff),
             });
+            let outcome = self.take_raised().map(Outcome::Fault).or(outcome);
             let op = match self.retry.take() {
                 Some(op) => op,
                 None => self.guest.next_op(outcome),
@@ -79,14 +80,14 @@ impl Vcpu {
             Op::Read { .. } | Op::Write { .. } | Op::Pvalidate { .. } => self.access_memory(op),
             Op::Vmgexit { ghcb_msr } => self.vmgexit(ghcb_msr),
             Op::Vmmcall { nr, args } => self.vmmcall(nr, args),
-            Op::PortOut { port, size, value } => {
-                let io = Io { is_out: true, size, port, count: 1, start: 0 };
-                self.port_io(io, value)
+            Op::PortOut { port, size, value } => self.port_op(true, port, size, value),
+            Op::PortIn { port, size } => self.port_op(false, port, size, 0),
+            Op::PortString { is_out, port, size, at, elements } => {
+                self.string_op(is_out, port, size, at, elements)
             }
-            Op::PortIn { port, size } => {
-                let io = Io { is_out: false, size, port, count: 1, start: 0 };
-                self.port_io(io, 0)
-            }
+            Op::Rdmsr { index } => self.rdmsr_op(index),
+            Op::Wrmsr { index, value } => self.wrmsr_op(index, value),
+            Op::Cpuid { function, index } => self.cpuid_op(function, index),
             Op::Hlt => {
                 self.on_entry = Some(OnEntry::Nothing);
                 Step::Exit(self.exit(&Exit::Hlt))
@@ -115,25 +116,14 @@ impl Vcpu {
         self.kernel.arch == Arch::X86 && !self.vm_type.has_protected_state()
     }
 
-    fn port_io(&mut self, io: Io, value: u32) -> Step {
-        if !self.is_plain_x86() || !matches!(io.size, 1 | 2 | 4) {
-            return Step::Guest(Outcome::Fault(GuestFault::GeneralProtection));
+    /// The exception of an instruction that leaves the guest, in a guest that the host cannot look into, or of one
+    /// that the processor does not have.
+    pub(crate) fn not_emulated(&self) -> GuestFault {
+        match self.kernel.arch {
+            Arch::X86 if self.vm_type.has_protected_state() => GuestFault::VmmCommunication,
+            Arch::X86 => GuestFault::GeneralProtection,
+            _ => GuestFault::InvalidOpcode,
         }
-        for (to, from) in self.port_data.iter_mut().zip(value.to_le_bytes()).take(usize::from(io.size)) {
-            *to = from;
-        }
-        self.did(|| {
-            if io.is_out {
-                format!("OUT {value:#x} to port {:#x}, {} bytes", io.port, io.size)
-            } else {
-                format!("IN from port {:#x}, {} bytes", io.port, io.size)
-            }
-        });
-        self.on_entry = Some(if io.is_out { OnEntry::Nothing } else { OnEntry::Rax });
-        if !io.is_out {
-            self.completion = Some(Completion::PortIn { size: io.size });
-        }
-        Step::Exit(self.exit(&Exit::Io(io)))
     }
 
     /// Source: Linux v7.2 `arch/x86/kvm/x86.c`, `vcpu_enter_guest`, `KVM_REQ_HV_RESET`; the union is not cleared.

@@ -1,13 +1,20 @@
 //! A vCPU: the page, the ioctls, and the order of checks of `KVM_RUN`.
 
 mod complete;
+mod cpuid;
 mod engine;
+mod exception;
 mod hypercall;
 mod mp_state;
+mod msr;
+mod msr_store;
+mod pio;
+mod xstate;
 
 pub(crate) use complete::Completion;
 pub(crate) use engine::Step;
 pub use mp_state::MpState;
+pub use msr::{MsrFilter, MsrFilterRange};
 
 use crate::events::{EventCaps, EventState, TripleFaults, request};
 use crate::faults::{Fault, Point};
@@ -16,6 +23,7 @@ use crate::ghcb::PscState;
 use crate::guest::mailbox::{Op, Running};
 use crate::guest::{Cpu, GuestFault, Note};
 use crate::vm::Vm;
+use cpuid::Cpuid;
 use exeunt_abi::kvm::caps::Cap;
 use exeunt_abi::kvm::events::{self, VcpuEvents};
 use exeunt_abi::kvm::run::{ExitReason, PORT_DATA_BYTES, RunPage};
@@ -23,6 +31,7 @@ use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::{Errno, Kernel, TripleFaultForm};
 use exeunt_proto::exit::Entered;
 use exeunt_proto::host;
+use msr_store::MsrStore;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -39,6 +48,8 @@ pub(crate) enum OnEntry {
     GhcbMsr,
     /// RAX, or x0.
     Rax,
+    /// EDX:EAX.
+    EdxEax,
 }
 
 /// A vCPU of the model. It meets a VMM half as [`host::Vcpu`] and [`host::Events`].
@@ -57,6 +68,14 @@ pub struct Vcpu {
     pub(crate) mp_state: MpState,
     /// RAX, RBX, RCX, RDX, RSI as KVM holds them; x0 in the first place on arm64.
     pub(crate) regs: Regs,
+    /// An exception that KVM itself raised, until the guest is entered.
+    pub(crate) raised: Option<GuestFault>,
+    pub(crate) cpuid: Cpuid,
+    pub(crate) msrs: MsrStore,
+    pub(crate) xcr0: u64,
+    pub(crate) xss: u64,
+    /// `KVM_RUN` has entered the run loop at least once.
+    pub(crate) has_run: bool,
     pub(crate) events: EventState,
     pub(crate) ghcb: GhcbState,
     pub(crate) psc: PscState,
@@ -115,6 +134,12 @@ impl Vcpu {
             completion: None,
             mp_state: MpState::Runnable,
             regs: Regs::default(),
+            raised: None,
+            cpuid: Cpuid::default(),
+            msrs: MsrStore::default(),
+            xcr0: xstate::FP,
+            xss: 0,
+            has_run: false,
             events: EventState::new(host),
             ghcb: GhcbState::default(),
             psc: PscState::default(),
@@ -197,6 +222,7 @@ impl Vcpu {
         }
         self.page.exit_reason = ExitReason::UNKNOWN.0;
         self.slice = TIME_SLICE;
+        self.has_run = true;
         self.run_loop()
     }
 

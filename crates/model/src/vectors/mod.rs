@@ -1,6 +1,7 @@
 //! The recorded vectors, replayed through the model's own `KVM_RUN`. `vectors/README.md` says what they hold.
 
 mod dispatch;
+mod dispatch_handlers;
 mod events;
 mod guest_request;
 mod msr_protocol;

@@ -24,7 +24,7 @@ fn check(row: &Row, dialect: Dialect) -> Verdict {
     if row.has("fn") {
         let leaf: Vec<u32> = row.hexes("cpuid").iter().map(|word| u32::try_from(*word).unwrap()).collect();
         assert_eq!((row.int("handler"), row.hex("sub")), (1, 0));
-        stage.vm.set_cpuid(u32::try_from(row.hex("fn")).unwrap(), leaf.try_into().unwrap());
+        stage.set_cpuid(u32::try_from(row.hex("fn")).unwrap(), None, leaf.try_into().unwrap());
     }
     assert_eq!(stage.vmgexit(row.hex("req")), row.int("r"), "result");
     assert_eq!(stage.vcpu.ghcb.msr, row.hex("msr"), "MSR");

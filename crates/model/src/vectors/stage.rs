@@ -1,15 +1,17 @@
 //! A vCPU whose guest waits in `HLT` until the test has set the stage, and then executes one `VMGEXIT`.
 
+use crate::guest::GuestFault;
 use crate::{Kvm, Slot, Vcpu, Vm};
 use exeunt_abi::ghcb::msr;
 use exeunt_abi::ghcb::page::{self, Field};
 use exeunt_abi::kvm::caps::Cap;
+use exeunt_abi::kvm::cpuid::{CpuidEntry2, FLAG_SIGNIFICANT_INDEX};
 use exeunt_abi::kvm::run::{ExitReason, MAP_GPA_RANGE, UNION_BYTES};
 use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::{Arch, Dialect, Gpa, Kernel, PAGE_SIZE};
 use exeunt_proto::host::Vcpu as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 /// What the vectors fill memory with that the kernel is not expected to write.
 pub(super) const POISON: u64 = 0x5a5a_5a5a_5a5a_5a5a;
@@ -29,6 +31,7 @@ pub(super) struct Stage {
     pub(super) vm: Vm,
     pub(super) vcpu: Vcpu,
     msr: Arc<AtomicU64>,
+    fault: Arc<Mutex<Option<GuestFault>>>,
 }
 
 impl Stage {
@@ -48,13 +51,15 @@ impl Stage {
         vm.lock().ghcb_version = setup.ghcb_version;
         let msr = Arc::new(AtomicU64::new(0));
         let next = Arc::clone(&msr);
+        let fault = Arc::new(Mutex::new(None));
+        let raised = Arc::clone(&fault);
         let vcpu = vm.create_vcpu(0, |cpu| async move {
             loop {
                 cpu.hlt().await;
-                cpu.vmgexit(next.load(Ordering::Relaxed)).await?;
+                *raised.lock().unwrap() = cpu.vmgexit(next.load(Ordering::Relaxed)).await.err();
             }
         });
-        let mut stage = Self { vm, vcpu: vcpu.unwrap(), msr };
+        let mut stage = Self { vm, vcpu: vcpu.unwrap(), msr, fault };
         assert_eq!(stage.run(), 1);
         stage.vcpu.page.exit = [0x5a; UNION_BYTES];
         stage
@@ -76,6 +81,11 @@ impl Stage {
         }
     }
 
+    /// The exception that the guest's last `VMGEXIT` ended with.
+    pub(super) fn fault(&self) -> Option<GuestFault> {
+        *self.fault.lock().unwrap()
+    }
+
     pub(super) fn register(&mut self, ghcb: u64) {
         assert_eq!(self.vmgexit(ghcb | msr::REGISTER_GPA_REQUEST), 1);
         assert_eq!(self.vcpu.ghcb.msr, ghcb | 0x013);
@@ -83,6 +93,18 @@ impl Stage {
 
     pub(super) fn set_map_gpa_range_exit(&self, on: bool) {
         self.vm.enable_cap(Cap::EXIT_HYPERCALL, u64::from(on) << MAP_GPA_RANGE).unwrap();
+    }
+
+    /// Adds one leaf of CPUID, for any sub-leaf or for one: EAX, EBX, ECX, EDX.
+    pub(super) fn set_cpuid(&mut self, function: u32, index: Option<u32>, registers: [u32; 4]) {
+        let [eax, ebx, ecx, edx] = registers;
+        let flags = if index.is_some() { FLAG_SIGNIFICANT_INDEX } else { 0 };
+        let index = index.unwrap_or(0);
+        let mut entries = self.vcpu.cpuid2();
+        entries.push(CpuidEntry2 { function, index, flags, eax, ebx, ecx, edx, padding: [0; 3] });
+        // The vCPU has run up to its `HLT`, and the vectors ask for a table after it.
+        self.vcpu.has_run = false;
+        self.vcpu.set_cpuid2(&entries).unwrap();
     }
 
     pub(super) fn write(&self, gpa: u64, bytes: &[u8]) {
