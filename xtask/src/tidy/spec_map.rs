@@ -6,7 +6,7 @@ use super::tree::Tree;
 
 pub(super) const HOLDS: &str = "\
     each row of docs/spec-map.md, `clause | item | test`, \
-    points at files and identifiers that exist";
+    points at files and identifiers that exist; the test is a function";
 
 const PATH: &str = "docs/spec-map.md";
 const HEADER: [&str; 3] = ["clause", "item", "test"];
@@ -72,9 +72,21 @@ fn judge(tree: &Tree, cells: &[String]) -> Vec<String> {
     }
     messages.extend(follow(tree, item).err().map(|problem| format!("item of `{clause}`: {problem}")));
     if test != "-" {
-        messages.extend(follow(tree, test).err().map(|problem| format!("test of `{clause}`: {problem}")));
+        let problem = follow(tree, test).and_then(|()| is_function(tree, test)).err();
+        messages.extend(problem.map(|problem| format!("test of `{clause}`: {problem}")));
     }
     messages
+}
+
+/// A test is a function of the file, not a word in one of its comments. The link has been followed.
+fn is_function(tree: &Tree, link: &str) -> Result<(), String> {
+    let Some((path, name)) = link.split_once(" · ") else { return Ok(()) };
+    let (path, name) = (path.trim_matches('`'), name.trim_matches('`'));
+    let text = tree.get(path).map_or("", |file| &file.text);
+    if text.contains(&format!("fn {name}(")) {
+        return Ok(());
+    }
+    Err(format!("{path} has no function `{name}`"))
 }
 
 /// Follows one link: a path in backticks, a middle dot, an identifier in backticks.

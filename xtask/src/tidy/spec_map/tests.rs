@@ -61,3 +61,10 @@ fn a_missing_map_or_table_fails() {
     fails_at(check, &[ITEM], &["docs/spec-map.md:1"]);
     fails_at(check, &[(PATH, "# Map\n")], &["docs/spec-map.md:1"]);
 }
+
+#[test]
+fn a_test_that_is_only_a_word_of_its_file_fails() {
+    let mention = (TEST.0, "// size_is_24 was here\nfn size_is_240() {}\n");
+    let row = map("c", ITEM_CELL, TEST_CELL);
+    fails_at(check, &[ITEM, mention, (PATH, &row)], &["docs/spec-map.md:5"]);
+}
