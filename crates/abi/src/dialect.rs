@@ -193,6 +193,13 @@ impl Dialect {
         self.since(5, 19)
     }
 
+    /// `KVM_SET_MP_STATE` and `KVM_SET_VCPU_EVENTS` refuse a vCPU that waits for a startup interrupt which cannot
+    /// come. Up to Linux 6.17; `KVM_RUN` refuses it since.
+    #[must_use]
+    pub fn refuses_blocked_sipi_at_set(self) -> bool {
+        !self.since(6, 18)
+    }
+
     /// `KVM_CAP_X86_NOTIFY_VMEXIT` (219). Linux 6.0.
     #[must_use]
     pub fn has_notify_vmexit(self) -> bool {

@@ -7,9 +7,54 @@
 pub mod extension {
     crate::named::named! {
         u64;
+        CONSOLE_PUTCHAR_V01 = 0x01, "Version 0.1: write a character. KVM forwards it.";
+        CONSOLE_GETCHAR_V01 = 0x02, "Version 0.1: read a character. KVM forwards it.";
         SHUTDOWN_V01 = 0x08, "Version 0.1: shut down.";
+        BASE = 0x10, "What there is.";
+        HSM = 0x0048_534d, "Hart state management.";
+        DBCN = 0x4442_434e, "Debug console. KVM forwards it, once it is enabled.";
         SRST = 0x5352_5354, "System reset. KVM makes a system event of it.";
         SUSP = 0x5355_5350, "System suspend. KVM checks it and forwards it as `KVM_EXIT_RISCV_SBI`.";
+    }
+}
+
+/// The first experimental extension. KVM forwards all of them, and those of vendors behind them.
+pub const EXPERIMENTAL_FIRST: u64 = 0x0800_0000;
+/// The last extension of a vendor.
+pub const VENDOR_LAST: u64 = 0x09ff_ffff;
+
+/// Functions of [`extension::BASE`], in `a6`.
+pub mod base_function {
+    crate::named::named! {
+        u64;
+        GET_SPEC_VERSION = 0, "The version of the specification.";
+        GET_IMP_ID = 1, "Who implements it.";
+        GET_IMP_VERSION = 2, "The version of that.";
+        PROBE_EXT = 3, "Whether an extension is there.";
+        GET_MVENDORID = 4, "The vendor of the machine.";
+        GET_MARCHID = 5, "Its architecture.";
+        GET_MIMPID = 6, "Its implementation.";
+    }
+}
+
+/// Functions of [`extension::HSM`], in `a6`.
+pub mod hsm_function {
+    crate::named::named! {
+        u64;
+        HART_START = 0, "Start a hart.";
+        HART_STOP = 1, "Stop this hart.";
+        HART_STATUS = 2, "What a hart does.";
+        HART_SUSPEND = 3, "Wait for an interrupt.";
+    }
+}
+
+/// What [`hsm_function::HART_STATUS`] answers.
+pub mod hart_state {
+    crate::named::named! {
+        u64;
+        STARTED = 0, "The hart runs.";
+        STOPPED = 1, "The hart is stopped.";
+        SUSPENDED = 4, "The hart waits.";
     }
 }
 

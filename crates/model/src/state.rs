@@ -3,7 +3,9 @@
 use crate::host::Host;
 use crate::memory::{Memory, UserMemory};
 use crate::psp::Firmware;
+use crate::system_event::HypervCrash;
 use crate::vcpu::MsrFilter;
+use crate::vcpu::peer::Peer;
 use exeunt_abi::kvm::caps::Cap;
 use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::{Kernel, PAGE_SIZE};
@@ -36,6 +38,11 @@ pub(crate) struct VmState {
     /// The jump table of the application processors, as the guest stored it.
     pub(crate) ap_jump_table: u64,
     pub(crate) vcpus: u64,
+    /// The vCPUs by number, as they see each other.
+    pub(crate) peers: Vec<Arc<Peer>>,
+    /// `kvm->arch.psci_version`: a number of `exeunt_abi::psci::version`, or 0 for the newest.
+    pub(crate) psci_version: u32,
+    pub(crate) hyperv_crash: HypervCrash,
 }
 
 impl VmState {
@@ -55,6 +62,9 @@ impl VmState {
             msr_filter: None,
             ap_jump_table: 0,
             vcpus: 0,
+            peers: Vec::new(),
+            psci_version: 0,
+            hyperv_crash: HypervCrash::default(),
         }
     }
 

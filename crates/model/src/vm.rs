@@ -15,7 +15,7 @@ use exeunt_abi::kvm::run::MAP_GPA_RANGE;
 use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::{CertsForm, Errno, Gfn, Gpa, Kernel, PAGE_SIZE};
 use exeunt_proto::conversion::{PageRange, PageState};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// `KVM_MSR_EXIT_REASON_VALID_MASK`.
@@ -29,13 +29,15 @@ pub struct Vm {
     state: Arc<Mutex<VmState>>,
     /// The mask of hypercalls that exit. KVM reads it without a lock, and so may change it under a running vCPU.
     exit_hypercalls: Arc<AtomicU64>,
+    /// vCPUs with nothing to do sleep.
+    pub(crate) blocking: Arc<AtomicBool>,
     pub(crate) faults: Faults,
 }
 
 impl Vm {
     pub(crate) fn new(kernel: Kernel, host: Host, vm_type: VmType, user: Arc<dyn UserMemory>) -> Self {
         let state = Arc::new(Mutex::new(VmState::new(kernel, host, vm_type, user)));
-        Self { state, exit_hypercalls: Arc::default(), faults: Faults::default() }
+        Self { state, exit_hypercalls: Arc::default(), blocking: Arc::default(), faults: Faults::default() }
     }
 
     /// `user_exit_on_hypercall(KVM_HC_MAP_GPA_RANGE)`.
@@ -264,6 +266,7 @@ impl Vm {
         P: FnOnce(Cpu) -> F,
         F: Future<Output = Result<(), GuestFault>> + Send + 'static,
     {
+        let peer = Arc::default();
         let id = {
             let mut state = self.lock();
             if state.vcpus >= MAX_VCPUS {
@@ -271,8 +274,9 @@ impl Vm {
             }
             let id = state.vcpus;
             state.vcpus = id.saturating_add(1);
+            state.peers.push(Arc::clone(&peer));
             id
         };
-        Ok(Vcpu::new(self.clone(), id, seed, program))
+        Ok(Vcpu::new(self.clone(), peer, id, seed, program))
     }
 }

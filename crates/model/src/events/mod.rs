@@ -43,6 +43,8 @@ pub(crate) mod request {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct EventCaps {
     pub(crate) payload: bool,
+    /// The vCPU waits for a startup interrupt, and the kernel does not let it into system management mode then.
+    pub(crate) waits_for_sipi: bool,
     pub(crate) triple_fault: TripleFaults,
 }
 
@@ -103,6 +105,8 @@ pub(crate) struct LocalApic {
     /// The APIC is in the kernel; the rest counts only then.
     pub(crate) in_kernel: bool,
     pub(crate) latched_init: bool,
+    /// A startup interrupt waits.
+    pub(crate) pending_sipi: bool,
     pub(crate) sipi_vector: u32,
 }
 
@@ -207,6 +211,10 @@ impl EventState {
             return Err(Errno::EINVAL);
         }
         let exception = checked_exception(events, caps.payload)?;
+        let enters_smm = events.smi_smm != 0 || events.smi_pending != 0;
+        if caps.waits_for_sipi && events.flags & VALID_SMM != 0 && enters_smm {
+            return Err(Errno::EINVAL);
+        }
         // With the limit of the old state.
         self.process_nmi();
         self.from_userspace = exception.pending;
@@ -308,6 +316,31 @@ impl EventState {
         self.process_smi();
         self.requests &= !request::EVENT;
         false
+    }
+
+    /// Something waits that wakes a vCPU up which halted.
+    ///
+    /// Source: Linux v7.2 `arch/x86/kvm/x86.c`, `kvm_vcpu_has_events`.
+    pub(crate) fn has_events(&self) -> bool {
+        let init_or_sipi = self.apic.latched_init || self.apic.pending_sipi;
+        let nmi_allowed = !self.nmi.masked && self.shadow == 0;
+        let smi_allowed = self.smm.is_some_and(|smm| !smm.active);
+        self.apic.in_kernel && init_or_sipi && !self.blocks_init()
+            || self.exception.pending
+            || self.exiting.pending
+            || self.is_requested(request::NMI | request::SMI | request::TRIPLE_FAULT)
+            || self.nmi.pending > 0 && nmi_allowed
+            || self.has_smi() && smi_allowed
+    }
+
+    /// INITs stay latched, and startup interrupts are dropped: in system management mode.
+    pub(crate) fn blocks_init(&self) -> bool {
+        self.smm.is_some_and(|smm| smm.active)
+    }
+
+    /// An SMI waits.
+    pub(crate) fn has_smi(&self) -> bool {
+        self.smm.is_some_and(|smm| smm.smi_pending)
     }
 
     /// The guest's NMI handler is done.

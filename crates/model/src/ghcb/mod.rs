@@ -97,6 +97,7 @@ impl GhcbState {
             rdx: if_valid(page::RDX),
             rsi: if_valid(page::RSI),
             cpl,
+            ..Regs::default()
         };
         let some_if_valid = |wanted: Field| (valid & wanted.mask() != 0).then(|| field(memory, ghcb, wanted));
         let [xcr0, xss] = [page::XCR0, page::XSS].map(some_if_valid);

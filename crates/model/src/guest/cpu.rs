@@ -170,7 +170,36 @@ impl Cpu {
     ///
     /// `#GP` outside of ordinary x86 guests.
     pub fn hyperv_reset(&self) -> Act<()> {
-        Act::new(Op::HypervReset, nothing)
+        Act::new(Op::HypervWrite { index: 0x4000_0003, value: 1 }, nothing)
+    }
+
+    /// Writes a synthetic register of Hyper-V: `HV_X64_MSR_CRASH_P0` to `P4`, `HV_X64_MSR_CRASH_CTL`, which tells the
+    /// host of a crash if bit 63 is set, or `HV_X64_MSR_RESET`.
+    ///
+    /// # Errors
+    ///
+    /// `#GP` for another register, and outside of ordinary x86 guests.
+    pub fn hyperv_write(&self, index: u32, value: u64) -> Act<()> {
+        Act::new(Op::HypervWrite { index, value }, nothing)
+    }
+
+    /// A riscv64 SBI call by `ECALL`. Returns a0 and a1.
+    ///
+    /// # Errors
+    ///
+    /// `#UD` on other architectures.
+    pub fn sbi_call(&self, extension: u64, function: u64, args: [u64; 6]) -> Act<[u64; 2]> {
+        Act::new(Op::Sbi { extension, function, args }, |outcome| match outcome {
+            Outcome::Bytes(bytes) => {
+                let word = |at: usize| {
+                    let word = bytes.get(at..).and_then(<[u8]>::first_chunk);
+                    word.map_or(0, |word| u64::from_le_bytes(*word))
+                };
+                Ok([word(0), word(8)])
+            }
+            Outcome::Fault(fault) => Err(fault),
+            Outcome::Done | Outcome::Value(_) | Outcome::Registers(_) => Ok([0; 2]),
+        })
     }
 
     /// An arm64 PSCI call by `HVC`. Returns x0.

@@ -64,12 +64,21 @@ pub(crate) enum Op {
     },
     Hlt,
     TripleFault,
-    /// Write `HV_X64_MSR_RESET`.
-    HypervReset,
+    /// Write a synthetic register of Hyper-V.
+    HypervWrite {
+        index: u32,
+        value: u64,
+    },
     /// An arm64 `HVC` with a PSCI function.
     Psci {
         function: u32,
         args: [u64; 3],
+    },
+    /// A riscv64 `ECALL` from supervisor mode.
+    Sbi {
+        extension: u64,
+        function: u64,
+        args: [u64; 6],
     },
 }
 

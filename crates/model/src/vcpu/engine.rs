@@ -4,12 +4,11 @@ use crate::guest::mailbox::{Op, Outcome};
 use crate::guest::{Access, GuestFault, Note};
 use crate::memory::{PrivateAccess, copy_private, split_at_pages};
 use crate::state::VmState;
-use crate::vcpu::{MpState, OnEntry, Vcpu};
-use exeunt_abi::kvm::run::ExitReason;
+use crate::vcpu::{OnEntry, Vcpu};
 use exeunt_abi::kvm::vm_type::VmType;
-use exeunt_abi::{Arch, Errno, Gfn, Gpa, PAGE_SIZE};
+use exeunt_abi::{Arch, Gfn, Gpa, PAGE_SIZE};
 use exeunt_proto::conversion::PageState;
-use exeunt_proto::exit::{Entered, EventType, Exit, FailEntry, MemoryFault, SystemEvent, Words, encode};
+use exeunt_proto::exit::{Entered, Exit, FailEntry, MemoryFault, encode};
 
 /// Bytes that one act may read. No instruction reads more, and the engine holds what it reads.
 const MAX_READ_BYTES: usize = 1 << 20;
@@ -28,13 +27,8 @@ impl Vcpu {
     /// `vcpu_run`: enters the guest until something needs userspace.
     pub(crate) fn run_loop(&mut self) -> Entered {
         loop {
-            if self.mp_state == MpState::Stopped || self.is_interrupted() {
-                // A stopped vCPU would block; the signal that ends it comes at once.
-                self.page.exit_reason = ExitReason::INTR.0;
-                return Err(Errno::EINTR);
-            }
-            if self.events.serve_requests() {
-                return self.exit(&Exit::Shutdown);
+            if let Some(entered) = self.before_entry() {
+                return entered;
             }
             if !self.launched {
                 // No valid VMSA: KVM refuses in software and reports it as the hardware would.
@@ -46,6 +40,7 @@ impl Vcpu {
                 OnEntry::GhcbMsr => Outcome::Value(self.ghcb.msr),
                 OnEntry::Rax => Outcome::Value(self.regs.rax),
                 OnEntry::EdxEax => Outcome::Value(self.regs.rdx << 32 | self.regs.rax & 0xffff_ffff),
+                OnEntry::SbiReturn => self.sbi_return(),
             });
             let outcome = self.take_raised().map(Outcome::Fault).or(outcome);
             let op = match self.retry.take() {
@@ -64,7 +59,7 @@ impl Vcpu {
             match self.do_op(op) {
                 Step::Guest(outcome) => {
                     op = self.guest.next_op(Some(outcome));
-                    if self.is_interrupted() {
+                    if self.is_interrupted() || !self.peer.is_running() {
                         self.retry = Some(op);
                         return None;
                     }
@@ -97,8 +92,9 @@ impl Vcpu {
                 self.did(|| "takes a triple fault".into());
                 Step::Exit(self.exit(&Exit::Shutdown))
             }
-            Op::HypervReset => self.hyperv_reset(),
+            Op::HypervWrite { index, value } => self.hyperv_write(index, value),
             Op::Psci { function, args } => self.psci(function, args),
+            Op::Sbi { extension, function, args } => self.sbi_call(extension, function, args),
         }
     }
 
@@ -127,15 +123,6 @@ impl Vcpu {
     }
 
     /// Source: Linux v7.2 `arch/x86/kvm/x86.c`, `vcpu_enter_guest`, `KVM_REQ_HV_RESET`; the union is not cleared.
-    fn hyperv_reset(&mut self) -> Step {
-        if !self.is_plain_x86() {
-            return Step::Guest(Outcome::Fault(GuestFault::GeneralProtection));
-        }
-        self.did(|| "writes 1 to HV_X64_MSR_RESET".into());
-        self.on_entry = Some(OnEntry::Nothing);
-        Step::Exit(self.exit(&Exit::SystemEvent(SystemEvent { event: EventType::Reset, data: Words::NONE })))
-    }
-
     /// An act on memory. One that faults is kept and tried again when the guest is entered the next time.
     fn access_memory(&mut self, op: Op) -> Step {
         if matches!(op, Op::Read { bytes, .. } if bytes > MAX_READ_BYTES) {

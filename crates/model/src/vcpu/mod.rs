@@ -1,5 +1,6 @@
 //! A vCPU: the page, the ioctls, and the order of checks of `KVM_RUN`.
 
+mod blocking;
 mod complete;
 mod cpuid;
 mod engine;
@@ -8,6 +9,7 @@ mod hypercall;
 mod mp_state;
 mod msr;
 mod msr_store;
+pub(crate) mod peer;
 mod pio;
 mod xstate;
 
@@ -15,6 +17,7 @@ pub(crate) use complete::Completion;
 pub(crate) use engine::Step;
 pub use mp_state::MpState;
 pub use msr::{MsrFilter, MsrFilterRange};
+pub use peer::Kick;
 
 use crate::events::{EventCaps, EventState, TripleFaults, request};
 use crate::faults::{Fault, Point};
@@ -22,18 +25,19 @@ use crate::ghcb::GhcbState;
 use crate::ghcb::PscState;
 use crate::guest::mailbox::{Op, Running};
 use crate::guest::{Cpu, GuestFault, Note};
+use crate::system_event::{ArmFeatures, SbiState};
 use crate::vm::Vm;
 use cpuid::Cpuid;
 use exeunt_abi::kvm::caps::Cap;
 use exeunt_abi::kvm::events::{self, VcpuEvents};
 use exeunt_abi::kvm::run::{ExitReason, PORT_DATA_BYTES, RunPage};
 use exeunt_abi::kvm::vm_type::VmType;
-use exeunt_abi::{Errno, Kernel, TripleFaultForm};
+use exeunt_abi::{Arch, Errno, Kernel, TripleFaultForm};
 use exeunt_proto::exit::Entered;
 use exeunt_proto::host;
 use msr_store::MsrStore;
+use peer::Peer;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Acts of a guest between two exits, after which `KVM_RUN` comes back as if a host timer had fired. So no guest
 /// keeps a `KVM_RUN` for ever.
@@ -50,6 +54,8 @@ pub(crate) enum OnEntry {
     Rax,
     /// EDX:EAX.
     EdxEax,
+    /// a0 and a1.
+    SbiReturn,
 }
 
 /// A vCPU of the model. It meets a VMM half as [`host::Vcpu`] and [`host::Events`].
@@ -63,10 +69,9 @@ pub struct Vcpu {
     id: u64,
     pub(crate) page: RunPage,
     pub(crate) port_data: Box<[u8; PORT_DATA_BYTES]>,
-    immediate_exit: Arc<AtomicBool>,
+    pub(crate) peer: Arc<Peer>,
     pub(crate) completion: Option<Completion>,
-    pub(crate) mp_state: MpState,
-    /// RAX, RBX, RCX, RDX, RSI as KVM holds them; x0 in the first place on arm64.
+    /// RAX, RBX, RCX, RDX, RSI as KVM holds them; x0 to x3 in the first places on arm64, a0 and a1 on riscv64.
     pub(crate) regs: Regs,
     /// An exception that KVM itself raised, until the guest is entered.
     pub(crate) raised: Option<GuestFault>,
@@ -77,6 +82,8 @@ pub struct Vcpu {
     /// `KVM_RUN` has entered the run loop at least once.
     pub(crate) has_run: bool,
     pub(crate) events: EventState,
+    pub(crate) arm_features: ArmFeatures,
+    pub(crate) sbi: SbiState,
     pub(crate) ghcb: GhcbState,
     pub(crate) psc: PscState,
     pub(crate) guest: Running,
@@ -98,22 +105,13 @@ pub(crate) struct Regs {
     pub(crate) rcx: u64,
     pub(crate) rdx: u64,
     pub(crate) rsi: u64,
+    /// Where the vCPU started last, or where a reset left it. The programs of the model have no addresses.
+    pub(crate) rip: u64,
     pub(crate) cpl: u8,
 }
 
-/// Makes another thread's vCPU return: `kvm_run.immediate_exit`.
-#[derive(Clone, Debug)]
-pub struct Kick(Arc<AtomicBool>);
-
-impl Kick {
-    /// Sets `immediate_exit`. The next `KVM_RUN`, or the one under way at its next act, comes back with `EINTR`.
-    pub fn set(&self, on: bool) {
-        self.0.store(on, Ordering::Relaxed);
-    }
-}
-
 impl Vcpu {
-    pub(crate) fn new<P, F>(vm: Vm, id: u64, seed: u64, program: P) -> Self
+    pub(crate) fn new<P, F>(vm: Vm, peer: Arc<Peer>, id: u64, seed: u64, program: P) -> Self
     where
         P: FnOnce(Cpu) -> F,
         F: Future<Output = Result<(), GuestFault>> + Send + 'static,
@@ -130,9 +128,8 @@ impl Vcpu {
             id,
             page: RunPage::zeroed(),
             port_data: Box::new([0; PORT_DATA_BYTES]),
-            immediate_exit: Arc::default(),
+            peer,
             completion: None,
-            mp_state: MpState::Runnable,
             regs: Regs::default(),
             raised: None,
             cpuid: Cpuid::default(),
@@ -141,6 +138,8 @@ impl Vcpu {
             xss: 0,
             has_run: false,
             events: EventState::new(host),
+            arm_features: ArmFeatures::default(),
+            sbi: SbiState::default(),
             ghcb: GhcbState::default(),
             psc: PscState::default(),
             guest: Running::start(id, seed, program),
@@ -161,7 +160,7 @@ impl Vcpu {
     /// The handle for other threads.
     #[must_use]
     pub fn kick(&self) -> Kick {
-        Kick(Arc::clone(&self.immediate_exit))
+        Kick(Arc::clone(&self.peer))
     }
 
     /// What the guest did and saw since the last call. Notes are kept from the first call on.
@@ -200,8 +199,14 @@ impl Vcpu {
     }
 
     fn run_once(&mut self) -> Entered {
-        let wants_to_run = !self.immediate_exit.load(Ordering::Relaxed);
+        let wants_to_run = !self.peer.immediate_exit();
         self.page.flags = 0;
+        if self.peer.mp_state() == MpState::Uninitialized {
+            return self.run_uninitialized(wants_to_run);
+        }
+        if self.kernel.arch == Arch::Riscv64 {
+            self.take_sbi_return();
+        }
         if let Some(completion) = self.completion.take() {
             let (_, taken) = &mut self.completions;
             *taken = taken.saturating_add(1);
@@ -212,6 +217,12 @@ impl Vcpu {
         }
         if !wants_to_run {
             return Err(Errno::EINTR);
+        }
+        if self.peer.mp_state() == MpState::InitReceived
+            && self.events.blocks_init()
+            && !self.kernel.dialect.refuses_blocked_sipi_at_set()
+        {
+            return Err(Errno::EINVAL);
         }
         if !self.launched {
             let state = self.vm.lock();
@@ -229,9 +240,7 @@ impl Vcpu {
     /// A signal is pending: a kick, the end of the time slice, or one that was planned.
     pub(crate) fn is_interrupted(&mut self) -> bool {
         self.slice = self.slice.saturating_sub(1);
-        self.slice == 0
-            || self.vm.faults.at(Point::Act) == Some(Fault::Signal)
-            || self.immediate_exit.load(Ordering::Relaxed)
+        self.slice == 0 || self.vm.faults.at(Point::Act) == Some(Fault::Signal) || self.peer.immediate_exit()
     }
 }
 
@@ -241,9 +250,9 @@ impl host::Vcpu for Vcpu {
     }
 
     fn enter_immediately(&mut self) -> Entered {
-        let before = self.immediate_exit.swap(true, Ordering::Relaxed);
+        let before = self.peer.set_immediate_exit(true);
         let entered = self.kvm_run();
-        self.immediate_exit.store(before, Ordering::Relaxed);
+        self.peer.set_immediate_exit(before);
         entered
     }
 
@@ -276,7 +285,7 @@ impl host::Events for Vcpu {
     }
 
     fn event_flags(&self) -> u32 {
-        let EventCaps { payload, triple_fault } = self.event_caps();
+        let EventCaps { payload, triple_fault, .. } = self.event_caps();
         let mut flags = events::VALID_ALL;
         if !payload {
             flags &= !events::VALID_PAYLOAD;
@@ -291,7 +300,9 @@ impl host::Events for Vcpu {
 impl Vcpu {
     fn event_caps(&self) -> EventCaps {
         let state = self.vm.lock();
+        let refuses = self.kernel.dialect.refuses_blocked_sipi_at_set();
         EventCaps {
+            waits_for_sipi: refuses && self.peer.mp_state() == MpState::InitReceived,
             payload: state.cap(Cap::EXCEPTION_PAYLOAD) != 0,
             triple_fault: match self.kernel.dialect.triple_fault_form() {
                 TripleFaultForm::None => TripleFaults::Unknown,

@@ -14,8 +14,9 @@ use zerocopy::{FromBytes, IntoBytes};
 /// `hf`: system management mode, and its entry from an NMI handler.
 const HF_SMM: i64 = 2;
 const HF_SMM_INSIDE_NMI: i64 = 4;
-/// `apic`: an INIT waits. The bit beside it is a startup interrupt, which events do not touch.
+/// `apic`: an INIT waits; a startup interrupt, which events do not touch.
 const APIC_INIT: i64 = 1;
+const APIC_SIPI: i64 = 2;
 /// `hw` of an AMD host with virtual NMIs: `int_ctl`.
 const V_NMI_PENDING: i64 = 1 << 11;
 const V_NMI_BLOCKING: i64 = 1 << 12;
@@ -100,6 +101,7 @@ fn state(row: &Row, host: Host, has_smm: bool) -> EventState {
             [pending, sipi] => LocalApic {
                 in_kernel: true,
                 latched_init: pending & APIC_INIT != 0,
+                pending_sipi: pending & APIC_SIPI != 0,
                 sipi_vector: word(*sipi),
             },
             _ => LocalApic::default(),

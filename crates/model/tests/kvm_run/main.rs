@@ -1,5 +1,6 @@
 //! What the model guarantees about `KVM_RUN`, seen from both sides: by small guest programs, and at the port.
 
+mod blocking;
 mod certificates;
 mod conversion;
 mod determinism;
@@ -10,4 +11,6 @@ mod ghcb;
 mod hostile;
 mod memory;
 mod proposals;
+mod system_event;
+mod system_event_sbi;
 mod world;

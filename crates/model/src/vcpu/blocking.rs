@@ -1,0 +1,186 @@
+//! What comes before each entry of the guest: requests, sleep and signals, in the order of each architecture.
+
+use super::peer::{Reset, Waiting};
+use super::{MpState, OnEntry, Vcpu};
+use crate::vm::Vm;
+use exeunt_abi::kvm::run::ExitReason;
+use exeunt_abi::{Arch, Errno};
+use exeunt_proto::exit::{Entered, EventType, Exit, SystemEvent, Words};
+use std::sync::atomic::Ordering;
+
+impl Vm {
+    /// Whether a vCPU with nothing to do sleeps in `KVM_RUN` until another thread wakes or kicks it. Off at first:
+    /// `KVM_RUN` then comes back as if a signal had come at once, which suits a simulation on one thread.
+    pub fn set_blocking(&self, on: bool) {
+        self.blocking.store(on, Ordering::Relaxed);
+    }
+}
+
+impl Vcpu {
+    /// `KVM_GET_MP_STATE`.
+    #[must_use]
+    pub fn mp_state(&self) -> MpState {
+        self.peer.mp_state()
+    }
+
+    /// `KVM_SET_MP_STATE`.
+    ///
+    /// Source: Linux v7.2 `kvm_arch_vcpu_ioctl_set_mpstate` of `arch/x86/kvm/x86.c`, `arch/arm64/kvm/arm.c` and
+    /// `arch/riscv/kvm/vcpu.c`.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for a state that the architecture or this kernel does not have; on x86 for one that needs a local APIC
+    /// in the kernel, and up to Linux 6.17 for one that waits for a startup interrupt which cannot come.
+    pub fn set_mp_state(&mut self, number: u32) -> Result<(), Errno> {
+        let state = MpState::from_number(number).ok_or(Errno::EINVAL)?;
+        let allowed = match (self.kernel.arch, state) {
+            (_, MpState::Runnable) => true,
+            (Arch::X86, MpState::Stopped | MpState::Suspended) => false,
+            (Arch::X86, MpState::ApResetHold) => {
+                self.kernel.dialect.has_ap_reset_hold() && self.events.apic.in_kernel
+            }
+            (Arch::X86, _) => self.events.apic.in_kernel,
+            (_, MpState::Stopped) => true,
+            (Arch::Arm64, MpState::Suspended) => self.kernel.dialect.has_arm_system_suspend(),
+            _ => false,
+        };
+        if !allowed {
+            return Err(Errno::EINVAL);
+        }
+        let waits_for_sipi = matches!(state, MpState::InitReceived | MpState::SipiReceived);
+        let cannot_come = self.events.blocks_init() || self.events.has_smi();
+        if waits_for_sipi && cannot_come && self.kernel.dialect.refuses_blocked_sipi_at_set() {
+            return Err(Errno::EINVAL);
+        }
+        if state == MpState::SipiReceived {
+            // KVM remembers the startup interrupt apart from the state.
+            self.events.apic.pending_sipi = true;
+            self.peer.set_mp_state(MpState::InitReceived);
+        } else {
+            self.peer.set_mp_state(state);
+        }
+        self.events.request(crate::events::request::EVENT);
+        Ok(())
+    }
+
+    /// The next `KVM_RUN` would sleep: the vCPU waits for something that has not come.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        match self.kernel.arch {
+            Arch::X86 => !self.peer.is_running() && !self.events.has_events(),
+            _ => self.peer.look(|waiting| match waiting.mp_state {
+                MpState::Stopped => true,
+                MpState::Suspended => !waiting.interrupt,
+                _ => false,
+            }),
+        }
+    }
+
+    /// An interrupt line of the vCPU's interrupt controller goes up or down: `KVM_IRQ_LINE`, as far as it wakes an
+    /// arm64 vCPU up. The guests of the model do not take the interrupt.
+    pub fn set_interrupt_line(&self, up: bool) {
+        self.peer.change(|waiting| waiting.interrupt = up);
+    }
+
+    /// Sleeps until `ready`, if the VM blocks. Returns whether the vCPU is ready; otherwise a signal came.
+    pub(crate) fn block(&self, ready: impl Fn(&Waiting) -> bool) -> bool {
+        if self.vm.blocking.load(Ordering::Relaxed) {
+            self.peer.sleep_until(ready)
+        } else {
+            self.peer.look(ready)
+        }
+    }
+
+    /// `KVM_RUN` ends by a signal.
+    pub(crate) fn interrupted(&mut self) -> Entered {
+        self.page.exit_reason = ExitReason::INTR.0;
+        Err(Errno::EINTR)
+    }
+
+    /// Everything that comes before an entry. `Some` ends `KVM_RUN`.
+    pub(crate) fn before_entry(&mut self) -> Option<Entered> {
+        if self.kernel.arch == Arch::X86 { self.before_entry_x86() } else { self.before_entry_by_request() }
+    }
+
+    /// Source: Linux v7.2 `arch/x86/kvm/x86.c`, `vcpu_run`, `vcpu_block` and `vcpu_enter_guest`: the requests are
+    /// served before a signal is looked at.
+    fn before_entry_x86(&mut self) -> Option<Entered> {
+        if !self.peer.is_running() && !self.block_x86() {
+            return Some(self.interrupted());
+        }
+        if self.events.serve_requests() {
+            return Some(self.exit(&Exit::Shutdown));
+        }
+        self.is_interrupted().then(|| self.interrupted())
+    }
+
+    /// Source: Linux v7.2 `arch/x86/kvm/x86.c`, `vcpu_block`.
+    fn block_x86(&mut self) -> bool {
+        let has_events = self.events.has_events();
+        if !self.block(|waiting| has_events || waiting.mp_state == MpState::Runnable || waiting.interrupt) {
+            return false;
+        }
+        match self.peer.mp_state() {
+            MpState::Halted | MpState::ApResetHold => self.peer.set_mp_state(MpState::Runnable),
+            _ => {}
+        }
+        self.peer.is_running()
+    }
+
+    /// `KVM_RUN` of an application processor that had no INIT: it never enters the guest. It sleeps until an INIT or
+    /// a signal comes and is to be called again.
+    ///
+    /// Source: Linux v7.2 `arch/x86/kvm/x86.c`, `kvm_arch_vcpu_ioctl_run`.
+    pub(crate) fn run_uninitialized(&mut self, wants_to_run: bool) -> Entered {
+        if !wants_to_run {
+            return Err(Errno::EINTR);
+        }
+        let has_events = self.events.has_events();
+        if self.block(|waiting| has_events || waiting.mp_state != MpState::Uninitialized) {
+            Err(Errno::EAGAIN)
+        } else {
+            self.interrupted()
+        }
+    }
+
+    /// Source: Linux v7.2 `arch/arm64/kvm/arm.c`, `kvm_arch_vcpu_ioctl_run` and `check_vcpu_requests`, and
+    /// `arch/riscv/kvm/vcpu.c`: signals are looked at before the requests.
+    fn before_entry_by_request(&mut self) -> Option<Entered> {
+        if self.is_interrupted() {
+            return Some(self.interrupted());
+        }
+        if !self.peer.is_running() {
+            if !self.block(|waiting| waiting.mp_state != MpState::Stopped) {
+                return Some(self.interrupted());
+            }
+            if self.peer.mp_state() == MpState::Suspended {
+                return Some(self.suspended());
+            }
+        }
+        if let Some(reset) = self.peer.change(|waiting| waiting.reset.take()) {
+            self.reset_to(reset);
+        }
+        None
+    }
+
+    /// Source: Linux v7.2 `arch/arm64/kvm/arm.c`, `kvm_vcpu_suspend`. The state stays until the VMM changes it.
+    fn suspended(&mut self) -> Entered {
+        if self.block(|waiting| waiting.interrupt) {
+            let event = SystemEvent { event: EventType::Wakeup, data: Words::NONE };
+            self.exit(&Exit::SystemEvent(event))
+        } else {
+            self.interrupted()
+        }
+    }
+
+    /// `KVM_REQ_VCPU_RESET`. What the program does next is what it has at the entry; an act that it waits for ends
+    /// with the first argument register.
+    fn reset_to(&mut self, reset: Reset) {
+        let [first, second] = reset.arguments;
+        self.regs = super::Regs { rax: first, rbx: second, rip: reset.entry, ..super::Regs::default() };
+        if self.retry.take().is_some() {
+            self.on_entry = Some(OnEntry::Rax);
+        }
+    }
+}

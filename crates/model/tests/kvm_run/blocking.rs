@@ -1,0 +1,133 @@
+//! vCPUs with nothing to do, on threads of their own.
+
+use crate::world::{Seen, reason};
+use exeunt_abi::kvm::mp_state;
+use exeunt_abi::kvm::run::ExitReason;
+use exeunt_abi::kvm::vm_type::VmType;
+use exeunt_abi::psci::function as f;
+use exeunt_abi::{Arch, Dialect, Errno, Kernel};
+use exeunt_model::guest::Cpu;
+use exeunt_model::{Kvm, MpState, Vcpu, Vm};
+use exeunt_proto::host::Vcpu as _;
+use std::thread;
+
+fn arm64() -> Vm {
+    let kernel = Kernel { dialect: Dialect::Linux7_2, arch: Arch::Arm64 };
+    let vm = Kvm::new(kernel).create_vm(VmType::Default).unwrap();
+    vm.set_blocking(true);
+    vm
+}
+
+fn calling(vm: &Vm, calls: Vec<(u32, [u64; 3])>) -> (Vcpu, Seen<u64>) {
+    let seen = Seen::new();
+    let log = seen.clone();
+    let program = |cpu: Cpu| async move {
+        for (function, args) in calls {
+            log.push(cpu.psci(function, args).await?);
+        }
+        Ok(())
+    };
+    (vm.create_vcpu(0, program).unwrap(), seen)
+}
+
+/// Waits until a vCPU sleeps: the only way there is to know that it does.
+fn until_asleep(kick: &exeunt_model::Kick) {
+    while !kick.is_asleep() {
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn after_a_shutdown_kvm_run_sleeps_until_a_kick() {
+    let vm = arm64();
+    let (mut vcpu, seen) = calling(&vm, vec![(f::SYSTEM_OFF, [0; 3])]);
+    assert_eq!(vcpu.enter(), Ok(()));
+    let kick = vcpu.kick();
+    let runs = thread::spawn(move || (vcpu.enter(), vcpu));
+    until_asleep(&kick);
+    kick.set(true);
+    let (entered, vcpu) = runs.join().unwrap();
+    assert_eq!(entered, Err(Errno::EINTR));
+    assert_eq!(reason(&vcpu), ExitReason::INTR);
+    assert!(!kick.is_asleep());
+    assert!(seen.take().is_empty());
+}
+
+#[test]
+fn a_core_that_sleeps_is_woken_by_the_one_that_switches_it_on() {
+    let vm = arm64();
+    let (mut first, _) = calling(&vm, vec![(f::CPU_ON_64, [1, 0, 5])]);
+    let (mut second, seen) = calling(&vm, vec![(f::MIGRATE_INFO_TYPE, [0; 3])]);
+    second.arm_init(0b101).unwrap();
+    let kick = second.kick();
+    let runs = thread::spawn(move || second.enter());
+    until_asleep(&kick);
+    assert_eq!(first.enter(), Ok(()));
+    assert_eq!(runs.join().unwrap(), Ok(()));
+    assert_eq!(seen.take(), [2]);
+}
+
+#[test]
+fn a_vcpu_that_runs_is_stopped_by_the_shutdown_of_another() {
+    let vm = arm64();
+    let (mut first, _) = calling(&vm, vec![(f::SYSTEM_OFF, [0; 3])]);
+    let spins = |cpu: Cpu| async move {
+        loop {
+            cpu.psci(f::VERSION, [0; 3]).await?;
+        }
+    };
+    let mut second = vm.create_vcpu(0, spins).unwrap();
+    let kick = second.kick();
+    let runs = thread::spawn(move || {
+        // The end of a time slice is no reason to leave.
+        while !second.is_blocked() {
+            let _ = second.enter();
+        }
+        (second.enter(), second.mp_state())
+    });
+    assert_eq!(first.enter(), Ok(()));
+    until_asleep(&kick);
+    kick.set(true);
+    assert_eq!(runs.join().unwrap(), (Err(Errno::EINTR), MpState::Stopped));
+}
+
+#[test]
+fn a_suspended_core_sleeps_until_an_interrupt_and_tells_its_vmm() {
+    let vm = arm64();
+    let (mut vcpu, _) = calling(&vm, Vec::new());
+    let (other, _) = calling(&vm, Vec::new());
+    vcpu.set_mp_state(mp_state::SUSPENDED).unwrap();
+    vcpu.set_interrupt_line(true);
+    assert_eq!(vcpu.enter(), Ok(()));
+    assert_eq!(reason(&vcpu), ExitReason::SYSTEM_EVENT);
+    vcpu.set_interrupt_line(false);
+    let kick = vcpu.kick();
+    let runs = thread::spawn(move || vcpu.enter());
+    until_asleep(&kick);
+    kick.set(true);
+    assert_eq!(runs.join().unwrap(), Err(Errno::EINTR));
+    assert!(!other.is_blocked());
+}
+
+#[test]
+fn cpu_suspend_waits_for_an_interrupt_and_a_signal_ends_it_too() {
+    let vm = arm64();
+    vm.set_blocking(false);
+    let (mut vcpu, seen) = calling(&vm, vec![(f::CPU_SUSPEND_64, [1, 2, 3]), (f::CPU_SUSPEND, [0; 3])]);
+    assert_eq!(vcpu.enter(), Err(Errno::EINTR));
+    assert_eq!(reason(&vcpu), ExitReason::INTR);
+    vcpu.set_interrupt_line(true);
+    assert_eq!(vcpu.enter(), Ok(()));
+    assert_eq!(seen.take(), [0, 0]);
+}
+
+#[test]
+fn a_vcpu_that_runs_is_not_blocked() {
+    let vm = arm64();
+    let (mut vcpu, _) = calling(&vm, vec![(f::VERSION, [0; 3])]);
+    assert!(!vcpu.is_blocked());
+    assert_eq!(vcpu.enter(), Ok(()));
+    assert!(!vcpu.is_blocked());
+    vcpu.set_mp_state(mp_state::STOPPED).unwrap();
+    assert!(vcpu.is_blocked());
+}
