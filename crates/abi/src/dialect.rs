@@ -240,6 +240,39 @@ impl Dialect {
         self.since(6, 8)
     }
 
+    /// A `guest_memfd` can back a slot of a VM of each type, and userspace can map one whose pages are shared,
+    /// capability 244. Linux 6.18; before, only VMs with private memory had them.
+    #[must_use]
+    pub fn has_gmem_mmap(self) -> bool {
+        self.since(6, 18)
+    }
+
+    /// A part of a `guest_memfd` that is bound to a slot already is refused with `EEXIST`. Seen in 7.2; `EINVAL` in 6.12.
+    #[must_use]
+    pub fn names_gmem_overlap(self) -> bool {
+        self.since(7, 2)
+    }
+
+    /// VMs with protected registers cannot have read-only slots, because writes to them are emulated. Seen in 6.12,
+    /// not in 6.1.
+    #[must_use]
+    pub fn forbids_readonly_protected_slots(self) -> bool {
+        self.since(6, 12)
+    }
+
+    /// A launch looks at the attribute of a page before it looks whether the page is the guest's already. Seen in 7.2,
+    /// the other way round in 6.12.
+    #[must_use]
+    pub fn checks_attribute_before_rmp(self) -> bool {
+        self.since(7, 2)
+    }
+
+    /// `KVM_PRE_FAULT_MEMORY`, capability 236. Linux 6.11.
+    #[must_use]
+    pub fn has_pre_fault_memory(self) -> bool {
+        self.since(6, 11)
+    }
+
     /// The number of `KVM_EXIT_MEMORY_FAULT`, which the tree of one proposal had one lower.
     #[must_use]
     pub fn memory_fault_number(self) -> u32 {
@@ -383,7 +416,7 @@ mod tests {
 
     #[test]
     fn a_feature_that_a_release_has_stays_in_the_releases_after_it() {
-        let features: [fn(Dialect) -> bool; 17] = [
+        let features: [fn(Dialect) -> bool; 22] = [
             Dialect::has_exit_hypercall,
             Dialect::has_system_event_data,
             Dialect::has_sev_term,
@@ -396,6 +429,11 @@ mod tests {
             Dialect::has_ap_reset_hold,
             Dialect::has_private_memory,
             Dialect::has_snp,
+            Dialect::has_gmem_mmap,
+            Dialect::names_gmem_overlap,
+            Dialect::forbids_readonly_protected_slots,
+            Dialect::checks_attribute_before_rmp,
+            Dialect::has_pre_fault_memory,
             |dialect| dialect.certs_form() == CertsForm::SnpReqCerts,
             Dialect::has_tdx,
             Dialect::checks_conversion_ret,

@@ -26,6 +26,7 @@ crate::named::named_newtype! {
     ENODEV = 19, "No such device.";
     EINVAL = 22, "Invalid argument.";
     ENOTTY = 25, "Inappropriate ioctl for device.";
+    EFBIG = 27, "File too large.";
     ENOSPC = 28, "No space left on device.";
     EOPNOTSUPP = 95, "Operation not supported.";
     ETIMEDOUT = 110, "Connection timed out.";

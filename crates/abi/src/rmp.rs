@@ -191,6 +191,39 @@ pub mod npf {
     }
 }
 
+/// What the instructions on the reverse map leave in EAX.
+///
+/// Source: AMD 24594 "AMD64 Architecture Programmer's Manual volume 3", `RMPUPDATE`, `PSMASH`, `PVALIDATE`, `RMPADJUST`.
+pub mod instruction {
+    crate::named::named! {
+        u32;
+        SUCCESS = 0, "Done.";
+        FAIL_INPUT = 1, "An operand is not valid.";
+        FAIL_PERMISSION = 2, "The privilege level, or the entry, does not allow it.";
+        FAIL_INUSE = 3, "Another processor uses the entry.";
+        FAIL_OVERLAP = 4, "Entries of 2 MiB and of 4 KiB would overlap.";
+        FAIL_SIZEMISMATCH = 6, "The entry covers less than the operand says.";
+    }
+}
+
+/// Virtual machine privilege levels and what an entry permits to each.
+///
+/// Source: AMD 24593 "AMD64 Architecture Programmer's Manual volume 2", section 15.36.7 "Virtual Machine Privilege
+/// Levels".
+pub mod vmpl {
+    /// Levels 0, the most privileged, to 3.
+    pub const LEVELS: u8 = 4;
+    /// Every permission.
+    pub const FULL: u8 = READ | WRITE | USER_EXECUTE | SUPERVISOR_EXECUTE;
+    crate::named::named! {
+        u8;
+        READ = 1 << 0, "Reads.";
+        WRITE = 1 << 1, "Writes.";
+        USER_EXECUTE = 1 << 2, "Execution at CPL 3.";
+        SUPERVISOR_EXECUTE = 1 << 3, "Execution at CPL 0 to 2.";
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

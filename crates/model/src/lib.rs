@@ -26,7 +26,7 @@ pub use effects::Effects;
 pub use faults::{Fault, FaultPlan, Met, Point};
 pub use host::{Host, Vendor};
 pub use kvm::Kvm;
-pub use memory::{GuestMemfd, Protection, Slot, SparseMemory, UserMemory};
+pub use memory::{DirtyLog, GuestMemfd, Protection, RmpEntry, Slot, SparseMemory, UserMemory, falloc};
 pub use psp::Firmware;
 pub use rng::Rng;
 pub use vcpu::{Kick, MpState, MsrFilter, MsrFilterRange, Vcpu};

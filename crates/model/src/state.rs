@@ -1,7 +1,7 @@
 //! What the vCPUs of a VM share.
 
 use crate::host::Host;
-use crate::memory::{Memory, UserMemory};
+use crate::memory::Memory;
 use crate::psp::Firmware;
 use crate::system_event::HypervCrash;
 use crate::vcpu::MsrFilter;
@@ -46,12 +46,12 @@ pub(crate) struct VmState {
 }
 
 impl VmState {
-    pub(crate) fn new(kernel: Kernel, host: Host, vm_type: VmType, user: Arc<dyn UserMemory>) -> Self {
+    pub(crate) fn new(kernel: Kernel, host: Host, vm_type: VmType, memory: Memory) -> Self {
         Self {
             kernel,
             host,
             vm_type,
-            memory: Memory::new(user),
+            memory,
             caps: BTreeMap::new(),
             initialised: !vm_type.has_protected_state(),
             launched: !vm_type.has_protected_state(),

@@ -1,20 +1,18 @@
 //! A VM and its ioctls.
 
 use crate::effects::Effects;
-use crate::faults::{FaultPlan, Faults, Met, Point};
+use crate::faults::{FaultPlan, Faults, Met};
 use crate::guest::{Cpu, GuestFault};
 use crate::host::Host;
 use crate::kvm::check_extension;
-use crate::memory::{GuestMemfd, Slot, UserMemory};
+use crate::memory::{Memory, UserMemory};
 use crate::psp::Firmware;
 use crate::state::VmState;
 use crate::vcpu::Vcpu;
 use exeunt_abi::kvm::caps::Cap;
-use exeunt_abi::kvm::memory::MEMORY_ATTRIBUTE_PRIVATE;
 use exeunt_abi::kvm::run::MAP_GPA_RANGE;
 use exeunt_abi::kvm::vm_type::VmType;
-use exeunt_abi::{CertsForm, Errno, Gfn, Gpa, Kernel, PAGE_SIZE};
-use exeunt_proto::conversion::{PageRange, PageState};
+use exeunt_abi::{CertsForm, Errno, Kernel};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -36,8 +34,10 @@ pub struct Vm {
 
 impl Vm {
     pub(crate) fn new(kernel: Kernel, host: Host, vm_type: VmType, user: Arc<dyn UserMemory>) -> Self {
-        let state = Arc::new(Mutex::new(VmState::new(kernel, host, vm_type, user)));
-        Self { state, exit_hypercalls: Arc::default(), blocking: Arc::default(), faults: Faults::default() }
+        let faults = Faults::default();
+        let memory = Memory::new(kernel, vm_type, user, faults.clone());
+        let state = Arc::new(Mutex::new(VmState::new(kernel, host, vm_type, memory)));
+        Self { state, exit_hypercalls: Arc::default(), blocking: Arc::default(), faults }
     }
 
     /// `user_exit_on_hypercall(KVM_HC_MAP_GPA_RANGE)`.
@@ -154,61 +154,6 @@ impl Vm {
         self.lock().firmware_requests
     }
 
-    /// `KVM_CREATE_GUEST_MEMFD` without flags.
-    ///
-    /// # Errors
-    ///
-    /// `EINVAL` for a VM without private memory, or a size that is 0, not page-sized, or negative when signed.
-    pub fn create_guest_memfd(&self, bytes: u64) -> Result<GuestMemfd, Errno> {
-        let mut state = self.lock();
-        if !state.vm_type.has_private_memory() {
-            return Err(Errno::EINVAL);
-        }
-        state.memory.create_guest_memfd(bytes)
-    }
-
-    /// `KVM_SET_USER_MEMORY_REGION2` for a new slot.
-    ///
-    /// # Errors
-    ///
-    /// `EINVAL` for a number in use or a part outside the `guest_memfd`, `EEXIST` for frames or parts in use, `EBADF`
-    /// for a file of another VM.
-    pub fn add_slot(&self, slot: Slot) -> Result<(), Errno> {
-        self.lock().memory.add_slot(slot)
-    }
-
-    /// The slots in the order of their addresses.
-    #[must_use]
-    pub fn slots(&self) -> Vec<Slot> {
-        self.lock().memory.slots().to_vec()
-    }
-
-    /// `KVM_SET_MEMORY_ATTRIBUTES`. Neither memory of the range is touched, and no slot is needed.
-    ///
-    /// Source: Linux v7.2 `virt/kvm/kvm_main.c`, `kvm_vm_ioctl_set_mem_attributes`.
-    ///
-    /// # Errors
-    ///
-    /// `EINVAL` for unsupported attributes, or a range that is empty, unaligned or wraps; what the fault plan says.
-    pub fn set_memory_attributes(&self, gpa: Gpa, bytes: u64, attributes: u64) -> Result<(), Errno> {
-        let mut state = self.lock();
-        let supported = if state.vm_type.has_private_memory() { MEMORY_ATTRIBUTE_PRIVATE } else { 0 };
-        if attributes & !supported != 0 {
-            return Err(Errno::EINVAL);
-        }
-        if bytes == 0 || gpa.0.checked_add(bytes).is_none() {
-            return Err(Errno::EINVAL);
-        }
-        if !gpa.is_page_aligned() || bytes & (PAGE_SIZE - 1) != 0 {
-            return Err(Errno::EINVAL);
-        }
-        let range = PageRange::new(gpa.gfn(), bytes / PAGE_SIZE).ok_or(Errno::EINVAL)?;
-        let to = if attributes == 0 { PageState::Shared } else { PageState::Private };
-        self.faults.fail_at(Point::AttributeChange)?;
-        state.memory.set_attributes(range, to);
-        Ok(())
-    }
-
     /// Plans what goes wrong from now on. The counts of the points begin at 0 again.
     pub fn set_fault_plan(&self, plan: FaultPlan) {
         self.faults.set(plan);
@@ -218,36 +163,6 @@ impl Vm {
     #[must_use]
     pub fn faults_met(&self) -> Vec<Met> {
         self.faults.met()
-    }
-
-    /// What the attributes say of a frame. KVM has no ioctl for it; tests do.
-    #[must_use]
-    pub fn page_state(&self, gfn: Gfn) -> PageState {
-        self.lock().memory.attributes.get(gfn.0)
-    }
-
-    /// Pages of a `guest_memfd` that are present, as `fstat` would count them.
-    #[must_use]
-    pub fn present_pages(&self, file: GuestMemfd) -> usize {
-        self.lock().memory.present_pages(file)
-    }
-
-    /// Reads shared memory through the VMM's mapping.
-    ///
-    /// # Errors
-    ///
-    /// `EFAULT` where no slot is, or the process maps nothing.
-    pub fn read_shared(&self, gpa: Gpa, bytes: &mut [u8]) -> Result<(), Errno> {
-        self.lock().memory.read_shared(gpa, bytes)
-    }
-
-    /// Writes shared memory through the VMM's mapping.
-    ///
-    /// # Errors
-    ///
-    /// `EFAULT` where no slot is, or the process maps nothing.
-    pub fn write_shared(&self, gpa: Gpa, bytes: &[u8]) -> Result<(), Errno> {
-        self.lock().memory.write_shared(gpa, bytes)
     }
 
     /// The effects that a VMM half has on this VM.

@@ -19,6 +19,8 @@ pub enum Point {
     AttributeChange,
     /// A page of a `guest_memfd` is about to be allocated.
     GmemPage,
+    /// `KVM_PRE_FAULT_MEMORY` is about to map a page.
+    PreFault,
     /// A vCPU is about to do an act of its guest.
     Act,
     /// KVM is about to read a word of a page-state change descriptor.
@@ -31,9 +33,10 @@ pub enum Point {
 
 impl Point {
     /// Every point.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::AttributeChange,
         Self::GmemPage,
+        Self::PreFault,
         Self::Act,
         Self::PscRead,
         Self::FirmwareCommand,
@@ -46,6 +49,7 @@ impl Point {
         match self {
             Self::AttributeChange => "attribute-change",
             Self::GmemPage => "gmem-page",
+            Self::PreFault => "pre-fault",
             Self::Act => "act",
             Self::PscRead => "psc-read",
             Self::FirmwareCommand => "firmware-command",
@@ -61,7 +65,7 @@ pub enum Fault {
     Fails(Errno),
     /// At [`Point::GmemPage`]: the page is poisoned, and stays so until its hole is punched.
     Poison,
-    /// At [`Point::Act`]: a signal is pending, `KVM_RUN` returns with `EINTR`.
+    /// At [`Point::Act`] and [`Point::PreFault`]: a signal is pending, the ioctl ends with `EINTR`.
     Signal,
     /// At [`Point::PscRead`]: another vCPU of the guest overwrites a word of the descriptor just before it is read.
     Rewrite {
@@ -124,6 +128,10 @@ impl FaultPlan {
                 0 => Fault::Poison,
                 1 => Fault::Fails(Errno::EINTR),
                 _ => Fault::Fails(Errno::ENOMEM),
+            },
+            Point::PreFault => match rng.below(2) {
+                0 => Fault::Fails(Errno::EAGAIN),
+                _ => Fault::Signal,
             },
             Point::Act => Fault::Signal,
             Point::PscRead => rewrite(rng),
@@ -194,6 +202,11 @@ impl Faults {
     /// The faults that have happened.
     pub(crate) fn met(&self) -> Vec<Met> {
         self.lock().met.clone()
+    }
+
+    /// Whether a plan is set, so that points are counted.
+    pub(crate) fn is_planned(&self) -> bool {
+        self.0.has_plan.load(Ordering::Acquire)
     }
 
     /// Passes a point.

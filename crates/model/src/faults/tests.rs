@@ -1,4 +1,5 @@
 use super::*;
+use std::collections::BTreeSet;
 
 #[test]
 fn a_fault_happens_at_its_count_of_its_point_and_nowhere_else() {
@@ -39,7 +40,7 @@ fn the_seed_decides_every_fault() {
     };
     assert_eq!(draw(1), draw(1));
     assert_ne!(draw(1), draw(2));
-    let points: std::collections::BTreeSet<_> = draw(1).iter().map(|met| met.point).collect();
+    let points: BTreeSet<_> = draw(1).iter().map(|met| met.point).collect();
     assert_eq!(points.len(), Point::ALL.len(), "each point goes wrong at one in three");
 }
 

@@ -64,9 +64,28 @@ impl Cpu {
     ///
     /// # Errors
     ///
-    /// `#UD` outside of SNP guests.
+    /// `#UD` outside of SNP guests, `#GP` at another VMPL than 0.
     pub fn pvalidate(&self, gpa: Gpa, validate: bool) -> Act<bool> {
-        Act::new(Op::Pvalidate { gpa, validate }, flag)
+        Act::new(Op::Pvalidate { gpa, is_2m: false, validate }, carry)
+    }
+
+    /// `PVALIDATE` of the 2 MiB from an address on.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Cpu::pvalidate`].
+    pub fn pvalidate_2m(&self, gpa: Gpa, validate: bool) -> Act<Pvalidated> {
+        Act::new(Op::Pvalidate { gpa, is_2m: true, validate }, pvalidated)
+    }
+
+    /// `RMPADJUST` of one page, or of 2 MiB, with RDX as it is: the target VMPL in bits 7:0, its permissions in bits
+    /// 15:8, VMSA in bit 16. Returns EAX, a number of `exeunt_abi::rmp::instruction`.
+    ///
+    /// # Errors
+    ///
+    /// `#UD` outside of SNP guests; `#VC` for a page that is not validated.
+    pub fn rmpadjust(&self, gpa: Gpa, is_2m: bool, attributes: u64) -> Act<u64> {
+        Act::new(Op::Rmpadjust { gpa, is_2m, attributes }, value)
     }
 
     /// Writes the GHCB MSR, executes `VMGEXIT`, and returns the GHCB MSR when the guest runs again.
@@ -222,6 +241,15 @@ impl Cpu {
     }
 }
 
+/// What `PVALIDATE` left in the registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pvalidated {
+    /// EAX: a number of `exeunt_abi::rmp::instruction`.
+    pub code: u64,
+    /// The carry flag: the page was in that state already.
+    pub unchanged: bool,
+}
+
 /// An act on its way: it is put down for the engine at the first poll and awaits its outcome after that.
 ///
 /// It resolves to the exception that the guest gets, or to what the instruction leaves.
@@ -261,8 +289,13 @@ fn value(outcome: Outcome) -> Result<u64, GuestFault> {
     }
 }
 
-fn flag(outcome: Outcome) -> Result<bool, GuestFault> {
-    value(outcome).map(|value| value != 0)
+/// The carry flag that `PVALIDATE` left.
+fn carry(outcome: Outcome) -> Result<bool, GuestFault> {
+    pvalidated(outcome).map(|left| left.unchanged)
+}
+
+fn pvalidated(outcome: Outcome) -> Result<Pvalidated, GuestFault> {
+    value(outcome).map(|left| Pvalidated { code: left & 0xffff_ffff, unchanged: left >> 32 & 1 != 0 })
 }
 
 fn nothing(outcome: Outcome) -> Result<(), GuestFault> {

@@ -24,7 +24,13 @@ pub(crate) enum Op {
     },
     Pvalidate {
         gpa: Gpa,
+        is_2m: bool,
         validate: bool,
+    },
+    Rmpadjust {
+        gpa: Gpa,
+        is_2m: bool,
+        attributes: u64,
     },
     /// Write the GHCB MSR, `VMGEXIT`, read the GHCB MSR.
     Vmgexit {

@@ -11,7 +11,7 @@ pub mod snp;
 
 use std::fmt;
 
-pub use cpu::Cpu;
+pub use cpu::{Cpu, Pvalidated};
 
 /// Whether the guest maps a page with the C-bit set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,86 +1,87 @@
 //! Memory attributes: which frames are private, kept as runs.
 
+use crate::memory::run_map::RunMap;
 use exeunt_proto::conversion::{PageRange, PageState};
-use std::collections::BTreeMap;
+use std::ops::Range;
 
-/// The private frames of a VM, as non-adjacent runs from start to end (exclusive). Everything else is shared, which
-/// is what a new VM starts with.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// The private frames of a VM. Everything else is shared, which is what a new VM starts with.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Attributes {
-    private: BTreeMap<u64, u64>,
+    private: RunMap<()>,
 }
 
 impl Attributes {
     /// The state of one frame.
     pub(crate) fn get(&self, gfn: u64) -> PageState {
-        match self.private.range(..=gfn).next_back() {
-            Some((_, end)) if *end > gfn => PageState::Private,
-            _ => PageState::Shared,
+        if self.private.get(gfn).is_some() { PageState::Private } else { PageState::Shared }
+    }
+
+    /// Whether every frame of a run has one state already, so that there is nothing to do.
+    ///
+    /// Source: Linux v7.2 `virt/kvm/kvm_main.c`, `kvm_range_has_memory_attributes`.
+    pub(crate) fn are(&self, range: PageRange, state: PageState) -> bool {
+        match state {
+            PageState::Private => self.private.covers(frames(range)),
+            PageState::Shared => self.private.is_free(frames(range)),
         }
     }
 
     /// Gives every frame of a run one state.
     pub(crate) fn set(&mut self, range: PageRange, to: PageState) {
-        let (mut start, mut end) = (range.gfn().0, range.end().0);
-        let keep = to == PageState::Private;
-        // A run that touches the range from the left, when both become one, or reaches into it.
-        if let Some((&left, &left_end)) = self.private.range(..start).next_back() {
-            if left_end > end && !keep {
-                self.private.insert(end, left_end);
-            }
-            if left_end > start || (keep && left_end == start) {
-                if keep {
-                    start = left;
-                    end = end.max(left_end);
-                } else {
-                    self.private.insert(left, start);
-                }
-            }
-        }
-        while let Some((&run, &run_end)) = self.private.range(start..end.saturating_add(1)).next() {
-            if run == end && !keep {
-                break;
-            }
-            self.private.remove(&run);
-            if run_end > end {
-                if keep {
-                    end = run_end;
-                } else {
-                    self.private.insert(end, run_end);
-                    break;
-                }
-            }
-        }
-        if keep {
-            self.private.insert(start, end);
+        match to {
+            PageState::Private => self.private.put(frames(range), ()),
+            PageState::Shared => self.private.clear(frames(range)),
         }
     }
+
+    /// The state of a frame, and where the frames of that state that follow it end, at most at `end`.
+    pub(crate) fn state_until(&self, gfn: u64, end: u64) -> (PageState, u64) {
+        match self.private.first_in(gfn..end) {
+            Some(run) if run.pages.start == gfn => (PageState::Private, run.pages.end),
+            Some(run) => (PageState::Shared, run.pages.start),
+            None => (PageState::Shared, end),
+        }
+    }
+
+    /// How many runs of private frames there are.
+    pub(crate) fn run_count(&self) -> usize {
+        self.private.run_count()
+    }
+}
+
+/// The frames of a run.
+pub(crate) fn frames(range: PageRange) -> Range<u64> {
+    range.gfn().0..range.end().0
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Rng;
     use exeunt_abi::Gfn;
 
+    fn range(gfn: u64, pages: u64) -> PageRange {
+        PageRange::new(Gfn(gfn), pages).unwrap()
+    }
+
     #[test]
-    fn runs_behave_like_a_table_of_frames() {
-        let mut rng = Rng::new(1);
-        let mut runs = Attributes::default();
-        let mut table = [PageState::Shared; 40];
-        for step in 0..20_000 {
-            let gfn = rng.below(32);
-            let pages = 1 + rng.below(8);
-            let to = if rng.below(2) == 0 { PageState::Private } else { PageState::Shared };
-            runs.set(PageRange::new(Gfn(gfn), pages).unwrap(), to);
-            for frame in gfn..gfn + pages {
-                table[usize::try_from(frame).unwrap()] = to;
-            }
-            for (frame, state) in table.iter().enumerate() {
-                assert_eq!(runs.get(frame as u64), *state, "step {step}, frame {frame}");
-            }
-            let ends: Vec<_> = runs.private.iter().collect();
-            assert!(ends.windows(2).all(|pair| pair[0].1 < pair[1].0), "runs are maximal: {ends:?}");
+    fn a_change_that_changes_nothing_is_seen_as_such() {
+        let mut attributes = Attributes::default();
+        assert!(attributes.are(range(0, 1 << 40), PageState::Shared));
+        attributes.set(range(2, 4), PageState::Private);
+        for (gfn, pages, state, expected) in [
+            (2, 4, PageState::Private, true),
+            (3, 2, PageState::Private, true),
+            (1, 2, PageState::Private, false),
+            (5, 2, PageState::Private, false),
+            (0, 2, PageState::Shared, true),
+            (6, 100, PageState::Shared, true),
+            (0, 3, PageState::Shared, false),
+            (5, 2, PageState::Shared, false),
+        ] {
+            assert_eq!(attributes.are(range(gfn, pages), state), expected, "{gfn} {pages} {state}");
         }
+        assert_eq!(attributes.state_until(0, 9), (PageState::Shared, 2));
+        assert_eq!(attributes.state_until(3, 9), (PageState::Private, 6));
+        assert_eq!(attributes.state_until(6, 9), (PageState::Shared, 9));
     }
 }

@@ -1,96 +1,157 @@
-//! Guest memory: slots, attributes, both backings, and who may touch what.
+//! Guest memory: slots, attributes, both backings, the reverse map, and who may touch what.
 
+mod access;
 mod attributes;
+mod dirty;
+mod fault;
 mod gmem;
+mod invariants;
+mod ioctl;
+mod launch;
 mod memslot;
+mod pre_fault;
+mod region;
+mod rmp;
+mod run_map;
 mod user;
 
+pub(crate) use access::RmpFaults;
+pub use dirty::DirtyLog;
+pub use ioctl::falloc;
 pub use memslot::{GuestMemfd, Slot};
+pub use rmp::RmpEntry;
 pub use user::{Protection, SparseMemory, UserMemory};
 
+use crate::faults::Faults;
 use crate::state::PAGE;
 use attributes::Attributes;
-use exeunt_abi::{Errno, Gfn, Gpa, PAGE_SIZE};
+use dirty::DirtyLogMode;
+use exeunt_abi::kvm::vm_type::VmType;
+use exeunt_abi::{Arch, Errno, Gfn, Gpa, Kernel, PAGE_SIZE, PAGES_PER_2M};
 use exeunt_proto::conversion::{PageRange, PageState};
-use gmem::{Gmem, GmemPage, remove_range};
+use gmem::Gmem;
+use launch::Vmsas;
+use memslot::Slots;
+use rmp::Rmp;
+use run_map::RunMap;
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Tells the VMs of a process apart.
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+/// The first host frame of the first `guest_memfd`.
+const FIRST_PFN: u64 = 1 << 20;
 
 /// The memory of a VM.
 #[derive(Debug)]
 pub(crate) struct Memory {
+    id: u64,
+    kernel: Kernel,
+    vm_type: VmType,
+    faults: Faults,
     user: Arc<dyn UserMemory>,
-    /// In the order of their addresses.
-    slots: Vec<Slot>,
+    /// The slots by address space: that of guests, and that of system management mode.
+    spaces: [Slots; 2],
     files: Vec<Gmem>,
+    next_pfn: u64,
     pub(crate) attributes: Attributes,
+    pub(crate) rmp: Rmp,
+    /// The guest's number in the reverse map.
+    pub(crate) asid: u16,
+    pub(crate) vmsas: Vmsas,
+    /// The pages that each logged slot has dirty, by slot.
+    dirty: BTreeMap<u32, RunMap<()>>,
+    dirty_log: DirtyLogMode,
+    /// A `guest_memfd` hands out folios of 2 MiB where it can. No release does, but KVM is ready for it.
+    has_huge_folios: bool,
 }
 
 impl Memory {
     /// No slots yet; those to come lie in this process.
-    pub(crate) fn new(user: Arc<dyn UserMemory>) -> Self {
-        Self { user, slots: Vec::new(), files: Vec::new(), attributes: Attributes::default() }
+    pub(crate) fn new(kernel: Kernel, vm_type: VmType, user: Arc<dyn UserMemory>, faults: Faults) -> Self {
+        Self {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            kernel,
+            vm_type,
+            faults,
+            user,
+            spaces: Default::default(),
+            files: Vec::new(),
+            next_pfn: FIRST_PFN,
+            attributes: Attributes::default(),
+            rmp: Rmp::default(),
+            asid: 1,
+            vmsas: Vmsas::default(),
+            dirty: BTreeMap::new(),
+            dirty_log: DirtyLogMode::default(),
+            has_huge_folios: false,
+        }
     }
 
-    /// `KVM_CREATE_GUEST_MEMFD`.
-    pub(crate) fn create_guest_memfd(&mut self, bytes: u64) -> Result<GuestMemfd, Errno> {
-        // The kernel takes the size as a signed number.
-        if bytes == 0 || bytes & (PAGE_SIZE - 1) != 0 || bytes > i64::MAX as u64 {
-            return Err(Errno::EINVAL);
-        }
-        self.files.push(Gmem::new(bytes));
-        Ok(GuestMemfd(self.files.len().saturating_sub(1)))
+    /// Whether this VM can have a `guest_memfd`.
+    pub(crate) fn supports_gmem(&self) -> bool {
+        let dialect = self.kernel.dialect;
+        let for_all = dialect.has_gmem_mmap() && self.kernel.arch != Arch::Riscv64;
+        dialect.has_private_memory() && (self.vm_type.has_private_memory() || for_all)
     }
 
-    /// `KVM_SET_USER_MEMORY_REGION2` for a new slot.
-    ///
-    /// Source: Linux v7.2 `virt/kvm/kvm_main.c`, `kvm_set_memory_region`, and `guest_memfd.c`, `kvm_gmem_bind`.
-    pub(crate) fn add_slot(&mut self, slot: Slot) -> Result<(), Errno> {
-        if self.slots.iter().any(|old| old.slot == slot.slot) {
-            return Err(Errno::EINVAL);
-        }
-        if self.slots.iter().any(|old| old.range.intersect(slot.range).is_some()) {
-            return Err(Errno::EEXIST);
-        }
-        if let Some((file, offset_bytes)) = slot.guest_memfd {
-            let gmem = self.files.get(file.0).ok_or(Errno::EBADF)?;
-            let end = offset_bytes.checked_add(slot.range.bytes());
-            if offset_bytes & (PAGE_SIZE - 1) != 0 || end.is_none_or(|end| end > gmem.len()) {
-                return Err(Errno::EINVAL);
-            }
-            let bound = self.slots.iter().filter_map(|old| Some((old.guest_memfd?, old.range.bytes())));
-            for ((other, start), bytes) in bound {
-                let apart = start >= offset_bytes.saturating_add(slot.range.bytes())
-                    || offset_bytes >= start.saturating_add(bytes);
-                if other == file && !apart {
-                    return Err(Errno::EEXIST);
-                }
-            }
-        }
-        let at = self.slots.partition_point(|old| old.range.gfn() < slot.range.gfn());
-        self.slots.insert(at, slot);
-        Ok(())
+    /// Another empty file.
+    fn add_file(&mut self, bytes: u64, flags: u64) -> Result<GuestMemfd, Errno> {
+        // The frames of a file begin at a border of 2 MiB, so that pages have the same place in both.
+        let pages = (bytes / PAGE_SIZE).next_multiple_of(PAGES_PER_2M);
+        let end = self.next_pfn.checked_add(pages).ok_or(Errno::ENOMEM)?;
+        self.files.push(Gmem::new(self.next_pfn, bytes, flags));
+        self.next_pfn = end;
+        Ok(GuestMemfd { vm: self.id, file: self.files.len().saturating_sub(1) })
     }
 
-    /// The slots in the order of their addresses.
+    /// The slots of guests in the order of their addresses.
     pub(crate) fn slots(&self) -> &[Slot] {
-        &self.slots
+        self.spaces.first().map_or(&[], Slots::as_slice)
+    }
+
+    /// The address space that a slot's number names.
+    fn space(&self, slot: u32) -> Option<&Slots> {
+        self.spaces.get(usize::try_from(slot >> 16).ok()?)
+    }
+
+    fn space_mut(&mut self, slot: u32) -> Option<&mut Slots> {
+        self.spaces.get_mut(usize::try_from(slot >> 16).ok()?)
     }
 
     /// The slot that holds a frame.
     pub(crate) fn slot_of(&self, gfn: Gfn) -> Option<&Slot> {
-        let behind = self.slots.partition_point(|slot| slot.range.gfn() <= gfn);
-        self.slots.get(behind.checked_sub(1)?).filter(|slot| slot.contains(gfn))
+        self.spaces.first()?.at(gfn)
     }
 
-    /// The private page of a frame, made at its first use. `None` where no `guest_memfd` backs it.
-    pub(crate) fn private_page(&mut self, gfn: Gfn) -> Option<&mut GmemPage> {
-        let (file, index) = self.slot_of(gfn)?.private_page(gfn)?;
-        Some(self.files.get_mut(file.0)?.page(index))
+    /// Whether the shared pages of a slot come from its file too.
+    fn is_gmem_only(&self, slot: &Slot) -> bool {
+        slot.guest_memfd.and_then(|(file, _)| self.files.get(file.file)).is_some_and(Gmem::is_gmem_only)
+    }
+
+    /// An open file of this VM.
+    fn file(&self, file: GuestMemfd) -> Option<&Gmem> {
+        self.files.get(file.file).filter(|gmem| gmem.is_open() && file.vm == self.id)
     }
 
     /// Pages of a `guest_memfd` that are present.
-    pub(crate) fn present_pages(&self, file: GuestMemfd) -> usize {
-        self.files.get(file.0).map_or(0, Gmem::present)
+    pub(crate) fn present_pages(&self, file: GuestMemfd) -> u64 {
+        self.file(file).map_or(0, Gmem::present)
+    }
+
+    /// Where the VMM and KVM reach a frame's shared page. A file that can be mapped is taken to be mapped at the slot's
+    /// address, as KVM asks for it.
+    fn host_backing(&self, gfn: Gfn) -> Result<HostBacking, Errno> {
+        let slot = self.slot_of(gfn).ok_or(Errno::EFAULT)?;
+        let Some((file, index)) = slot.private_page(gfn).filter(|_| self.is_gmem_only(slot)) else {
+            return Ok(HostBacking::User(slot.uaddr(gfn.gpa())));
+        };
+        // The mapping of a file whose pages are not shared faults, and so does that of one that is gone.
+        let gmem = self.files.get(file.file).filter(|gmem| gmem.is_open() && gmem.is_shared());
+        gmem.map(|_| HostBacking::Gmem(file.file, index)).ok_or(Errno::EFAULT)
     }
 
     /// Reads shared memory as the host sees it.
@@ -100,23 +161,52 @@ impl Memory {
     /// `EFAULT` where no slot is, or the process maps nothing; bytes before that page have been read.
     pub(crate) fn read_shared(&self, gpa: Gpa, bytes: &mut [u8]) -> Result<(), Errno> {
         for (chunk, gfn, offset) in split_at_pages(gpa, bytes.len()) {
-            let slot = self.slot_of(gfn).ok_or(Errno::EFAULT)?;
+            let backing = self.host_backing(gfn)?;
             let to = bytes.get_mut(chunk).ok_or(Errno::EFAULT)?;
-            self.user.read(slot.uaddr(gfn.gpa()).wrapping_add(offset as u64), to)?;
+            match backing {
+                HostBacking::User(uaddr) => self.user.read(uaddr.wrapping_add(offset as u64), to)?,
+                HostBacking::Gmem(file, index) => {
+                    if let Some(gmem) = self.files.get(file) {
+                        gmem.read(index, offset, to);
+                    }
+                }
+            }
         }
         Ok(())
     }
 
-    /// Writes shared memory as the host does.
+    /// Writes shared memory as KVM does: the pages are dirty then.
     ///
     /// # Errors
     ///
     /// `EFAULT` where no slot is, or the process maps nothing; bytes before that page have been written.
     pub(crate) fn write_shared(&mut self, gpa: Gpa, bytes: &[u8]) -> Result<(), Errno> {
+        self.write_as(gpa, bytes, true)
+    }
+
+    /// Writes shared memory as the VMM does, through its own mapping.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Memory::write_shared`].
+    pub(crate) fn write_mapped(&mut self, gpa: Gpa, bytes: &[u8]) -> Result<(), Errno> {
+        self.write_as(gpa, bytes, false)
+    }
+
+    fn write_as(&mut self, gpa: Gpa, bytes: &[u8], by_kvm: bool) -> Result<(), Errno> {
         for (chunk, gfn, offset) in split_at_pages(gpa, bytes.len()) {
-            let slot = self.slot_of(gfn).ok_or(Errno::EFAULT)?;
             let from = bytes.get(chunk).unwrap_or_default();
-            self.user.write(slot.uaddr(gfn.gpa()).wrapping_add(offset as u64), from)?;
+            match self.host_backing(gfn)? {
+                HostBacking::User(uaddr) => self.user.write(uaddr.wrapping_add(offset as u64), from)?,
+                HostBacking::Gmem(file, index) => {
+                    if let Some(gmem) = self.files.get_mut(file) {
+                        gmem.write_mapped(index, offset, from, &self.faults)?;
+                    }
+                }
+            }
+            if by_kvm {
+                self.mark_dirty(gfn);
+            }
         }
         Ok(())
     }
@@ -143,7 +233,8 @@ impl Memory {
 
     /// Gives back the shared memory of a run of pages: it reads as zero again.
     pub(crate) fn discard_shared(&mut self, range: PageRange) {
-        for slot in &self.slots {
+        let [space, _] = &self.spaces;
+        for slot in space.overlapping(range) {
             if let Some(part) = slot.range.intersect(range) {
                 self.user.discard(slot.uaddr(part.gpa()), part.bytes());
             }
@@ -152,12 +243,30 @@ impl Memory {
 
     /// Punches the holes that back a run of pages, slot by slot.
     pub(crate) fn discard_private(&mut self, range: PageRange) {
-        for slot in &self.slots {
+        let [space, _] = &self.spaces;
+        for slot in space.overlapping(range) {
             let Some(part) = slot.range.intersect(range) else { continue };
             let Some((file, index)) = slot.private_page(part.gfn()) else { continue };
-            if let Some(gmem) = self.files.get_mut(file.0) {
-                gmem.punch_hole(index, part.pages());
+            let indices = index..index.saturating_add(part.pages());
+            if let Some(gmem) = self.files.get_mut(file.file) {
+                truncate(gmem, indices, space, &mut self.rmp, &mut self.vmsas);
             }
+        }
+    }
+
+    /// `fallocate(PUNCH_HOLE)` on a file.
+    fn punch_hole(&mut self, file: GuestMemfd, indices: Range<u64>) {
+        let [space, _] = &self.spaces;
+        if let Some(gmem) = self.files.get_mut(file.file) {
+            truncate(gmem, indices, space, &mut self.rmp, &mut self.vmsas);
+        }
+    }
+
+    /// The last descriptor of a file is closed.
+    fn close_file(&mut self, file: GuestMemfd) {
+        self.punch_hole(file, 0..u64::MAX);
+        if let Some(gmem) = self.files.get_mut(file.file) {
+            gmem.close();
         }
     }
 
@@ -167,12 +276,43 @@ impl Memory {
     }
 }
 
+/// Where the host reaches a shared page.
+enum HostBacking {
+    User(u64),
+    /// The file and the page.
+    Gmem(usize, u64),
+}
+
+/// Frees pages of a file: vCPUs whose VMSA is there learn of it, and the frames are the hypervisor's again.
+///
+/// Source: Linux v7.2 `virt/kvm/guest_memfd.c`, `kvm_gmem_punch_hole`.
+fn truncate(gmem: &mut Gmem, indices: Range<u64>, space: &Slots, rmp: &mut Rmp, vmsas: &mut Vmsas) {
+    let end = indices.end.min(gmem.len() / PAGE_SIZE);
+    if indices.start >= end {
+        return;
+    }
+    let indices = indices.start..end;
+    for (bound, slot) in gmem.bindings_in(indices.clone()) {
+        let Some(slot) = space.numbered(slot) else { continue };
+        let Some((_, offset_bytes)) = slot.guest_memfd else { continue };
+        let gfn =
+            |index: u64| slot.range.gfn().0.saturating_add(index.saturating_sub(offset_bytes / PAGE_SIZE));
+        vmsas.invalidate(gfn(bound.start)..gfn(bound.end));
+    }
+    rmp.make_shared(gmem.pfn(indices.start)..gmem.pfn(indices.end));
+    gmem.truncate(indices);
+}
+
+/// Removes what lies in a range of keys. The work is bounded by what is there, not by the range.
+fn remove_range<T>(map: &mut BTreeMap<u64, T>, keys: Range<u64>) {
+    while let Some((&key, _)) = map.range(keys.clone()).next() {
+        map.remove(&key);
+    }
+}
+
 /// Splits a run of bytes at page borders: where in the buffer, which frame, where in the frame. It ends where the
 /// address would wrap.
-pub(crate) fn split_at_pages(
-    gpa: Gpa,
-    bytes: usize,
-) -> impl Iterator<Item = (std::ops::Range<usize>, Gfn, usize)> {
+pub(crate) fn split_at_pages(gpa: Gpa, bytes: usize) -> impl Iterator<Item = (Range<usize>, Gfn, usize)> {
     let mut done = 0usize;
     std::iter::from_fn(move || {
         if done >= bytes {
@@ -187,88 +327,5 @@ pub(crate) fn split_at_pages(
     })
 }
 
-/// Reads or writes the bytes of one private page, which the caller has looked up.
-pub(crate) fn copy_private(page: &mut GmemPage, offset: usize, access: PrivateAccess<'_>) {
-    match access {
-        PrivateAccess::Read(to) => {
-            page.bytes.iter().skip(offset).zip(to).for_each(|(from, to)| *to = *from);
-        }
-        PrivateAccess::Write(from) => {
-            page.bytes.iter_mut().skip(offset).zip(from).for_each(|(to, from)| *to = *from);
-        }
-    }
-}
-
-/// A guest's access to private memory.
-pub(crate) enum PrivateAccess<'a> {
-    /// Out of the page.
-    Read(&'a mut [u8]),
-    /// Into the page.
-    Write(&'a [u8]),
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn memory() -> (Memory, GuestMemfd) {
-        let mut memory = Memory::new(Arc::new(SparseMemory::new()));
-        let file = memory.create_guest_memfd(0x10_0000).unwrap();
-        let slot = Slot::shared(0, Gpa(0x1000), 0x3000).unwrap().with_guest_memfd(file, 0);
-        memory.add_slot(slot).unwrap();
-        (memory, file)
-    }
-
-    #[test]
-    fn shared_memory_reads_back_across_pages_and_is_zero_after_a_discard() {
-        let (mut memory, _) = memory();
-        let mut got = [0; 4];
-        memory.write_shared(Gpa(0x1ffe), b"abcd").unwrap();
-        memory.read_shared(Gpa(0x1ffe), &mut got).unwrap();
-        assert_eq!(&got, b"abcd");
-        memory.discard_shared(PageRange::new(Gfn(2), 1).unwrap());
-        memory.read_shared(Gpa(0x1ffe), &mut got).unwrap();
-        assert_eq!(&got, b"ab\0\0");
-    }
-
-    #[test]
-    fn memory_without_a_slot_faults() {
-        let (mut memory, _) = memory();
-        for gpa in [0, 0xfff, 0x4000, 0x3fff, u64::MAX] {
-            assert_eq!(memory.write_shared(Gpa(gpa), &[1, 2]), Err(Errno::EFAULT), "{gpa:#x}");
-        }
-        assert_eq!(memory.read_u64(Gpa(0x3ffc)), Err(Errno::EFAULT));
-    }
-
-    #[test]
-    fn a_slot_is_refused_as_the_kernel_refuses_it() {
-        let (mut memory, file) = memory();
-        let slot = |number, gpa, bytes| Slot::shared(number, Gpa(gpa), bytes).unwrap();
-        let at = |number, gpa, offset| slot(number, gpa, 0x1000).with_guest_memfd(file, offset);
-        assert_eq!(memory.add_slot(slot(0, 0x9000, 0x1000)), Err(Errno::EINVAL));
-        assert_eq!(memory.add_slot(slot(1, 0x3000, 0x1000)), Err(Errno::EEXIST));
-        assert_eq!(memory.add_slot(at(1, 0x9000, 0x2000)), Err(Errno::EEXIST), "the file's part is bound");
-        assert_eq!(memory.add_slot(at(1, 0x9000, 0x10_0000)), Err(Errno::EINVAL));
-        assert_eq!(memory.add_slot(at(1, 0x9000, 0x3001)), Err(Errno::EINVAL));
-        let other = slot(1, 0x9000, 0x1000).with_guest_memfd(GuestMemfd(9), 0);
-        assert_eq!(memory.add_slot(other), Err(Errno::EBADF));
-        assert_eq!(memory.add_slot(at(1, 0x9000, 0x3000)), Ok(()));
-        for bytes in [0, 1, 0x1001, 1 << 63] {
-            assert_eq!(memory.create_guest_memfd(bytes), Err(Errno::EINVAL));
-        }
-        assert!(Slot::shared(0, Gpa(1), 0x1000).is_none());
-        assert!(Slot::shared(0, Gpa(0), 0x1001).is_none());
-        assert!(Slot::shared(0, Gpa(0), 0).is_none());
-    }
-
-    #[test]
-    fn a_private_page_is_not_the_shared_page_of_its_frame() {
-        let (mut memory, file) = memory();
-        memory.write_shared(Gpa(0x2000), b"host").unwrap();
-        assert_eq!(memory.private_page(Gfn(2)).unwrap().bytes[..4], [0; 4]);
-        assert_eq!(memory.present_pages(file), 1);
-        memory.discard_private(PageRange::new(Gfn(0), 100).unwrap());
-        assert_eq!(memory.present_pages(file), 0);
-        assert!(memory.private_page(Gfn(9)).is_none());
-    }
-}
+mod tests;

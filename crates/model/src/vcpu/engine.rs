@@ -1,17 +1,10 @@
 //! The run loop: serves requests, enters the guest, and does what the hardware and KVM do for each act.
 
 use crate::guest::mailbox::{Op, Outcome};
-use crate::guest::{Access, GuestFault, Note};
-use crate::memory::{PrivateAccess, copy_private, split_at_pages};
-use crate::state::VmState;
+use crate::guest::{GuestFault, Note};
 use crate::vcpu::{OnEntry, Vcpu};
-use exeunt_abi::kvm::vm_type::VmType;
-use exeunt_abi::{Arch, Gfn, Gpa, PAGE_SIZE};
-use exeunt_proto::conversion::PageState;
-use exeunt_proto::exit::{Entered, Exit, FailEntry, MemoryFault, encode};
-
-/// Bytes that one act may read. No instruction reads more, and the engine holds what it reads.
-const MAX_READ_BYTES: usize = 1 << 20;
+use exeunt_abi::Arch;
+use exeunt_proto::exit::{Entered, Exit, FailEntry, encode};
 
 /// What became of an act.
 pub(crate) enum Step {
@@ -72,7 +65,9 @@ impl Vcpu {
 
     fn do_op(&mut self, op: Op) -> Step {
         match op {
-            Op::Read { .. } | Op::Write { .. } | Op::Pvalidate { .. } => self.access_memory(op),
+            Op::Read { .. } | Op::Write { .. } | Op::Pvalidate { .. } | Op::Rmpadjust { .. } => {
+                self.access_memory(op)
+            }
             Op::Vmgexit { ghcb_msr } => self.vmgexit(ghcb_msr),
             Op::Vmmcall { nr, args } => self.vmmcall(nr, args),
             Op::PortOut { port, size, value } => self.port_op(true, port, size, value),
@@ -120,138 +115,5 @@ impl Vcpu {
             Arch::X86 => GuestFault::GeneralProtection,
             _ => GuestFault::InvalidOpcode,
         }
-    }
-
-    /// Source: Linux v7.2 `arch/x86/kvm/x86.c`, `vcpu_enter_guest`, `KVM_REQ_HV_RESET`; the union is not cleared.
-    /// An act on memory. One that faults is kept and tried again when the guest is entered the next time.
-    fn access_memory(&mut self, op: Op) -> Step {
-        if matches!(op, Op::Read { bytes, .. } if bytes > MAX_READ_BYTES) {
-            return Step::Guest(Outcome::Fault(GuestFault::GeneralProtection));
-        }
-        let result = {
-            let vm = self.vm.clone();
-            let mut state = vm.lock();
-            match &op {
-                Op::Read { gpa, bytes, access } => read(&mut state, *gpa, *bytes, *access),
-                Op::Write { gpa, bytes, access } => write(&mut state, *gpa, bytes, *access),
-                Op::Pvalidate { gpa, validate } => pvalidate(&mut state, *gpa, *validate),
-                _ => Ok(Outcome::Done),
-            }
-        };
-        match result {
-            Ok(outcome) => Step::Guest(outcome),
-            Err(Miss::Guest(fault)) => Step::Guest(Outcome::Fault(fault)),
-            Err(Miss::Host { gfn, private }) => {
-                self.did(|| {
-                    let kind = if private { "private" } else { "shared" };
-                    format!("touches {kind} memory at {:#x}", gfn.gpa().0)
-                });
-                self.retry = Some(op);
-                let fault = MemoryFault {
-                    gpa: gfn.gpa(),
-                    size: PAGE_SIZE,
-                    private,
-                    unknown_flags: 0,
-                    poisoned: false,
-                };
-                Step::Exit(self.exit(&Exit::MemoryFault(fault)))
-            }
-        }
-    }
-}
-
-/// Why an access did not happen.
-enum Miss {
-    /// The guest gets an exception.
-    Guest(GuestFault),
-    /// The host gets `KVM_EXIT_MEMORY_FAULT`.
-    Host { gfn: Gfn, private: bool },
-}
-
-/// Checks one page of an access as the nested page fault does: attributes first, then the slot and its backing, then
-/// the reverse map. Returns whether the private memory is meant.
-///
-/// Source: Linux v7.2 `arch/x86/kvm/mmu/mmu.c`, `kvm_mmu_faultin_pfn`.
-fn check_page(state: &mut VmState, gfn: Gfn, access: Access) -> Result<bool, Miss> {
-    let is_private = state.memory.attributes.get(gfn.0) == PageState::Private;
-    let wants_private = match state.vm_type {
-        VmType::Snp => access == Access::Private,
-        // The attribute decides, there is no C-bit.
-        VmType::SwProtected => is_private,
-        _ => false,
-    };
-    if state.vm_type.has_private_memory() && wants_private != is_private {
-        return Err(Miss::Host { gfn, private: wants_private });
-    }
-    if !wants_private {
-        let gpa = gfn.gpa().0;
-        return match state.memory.slot_of(gfn) {
-            Some(_) => Ok(false),
-            None => Err(Miss::Guest(GuestFault::NoMemory { gpa })),
-        };
-    }
-    match state.memory.private_page(gfn) {
-        Some(_) => Ok(true),
-        None => Err(Miss::Host { gfn, private: true }),
-    }
-}
-
-fn check_validated(state: &mut VmState, gfn: Gfn) -> Result<(), Miss> {
-    let needs_validation = state.is_snp();
-    match state.memory.private_page(gfn) {
-        Some(page) if page.validated || !needs_validation => Ok(()),
-        _ => Err(Miss::Guest(GuestFault::NotValidated { gpa: gfn.gpa().0 })),
-    }
-}
-
-fn read(state: &mut VmState, gpa: Gpa, bytes: usize, access: Access) -> Result<Outcome, Miss> {
-    let mut got = vec![0; bytes];
-    for (chunk, gfn, offset) in split_at_pages(gpa, bytes) {
-        let to = got.get_mut(chunk).unwrap_or_default();
-        if check_page(state, gfn, access)? {
-            check_validated(state, gfn)?;
-            if let Some(page) = state.memory.private_page(gfn) {
-                copy_private(page, offset, PrivateAccess::Read(to));
-            }
-        } else {
-            let at = Gpa(gfn.gpa().0.saturating_add(offset as u64));
-            let no_memory = Miss::Guest(GuestFault::NoMemory { gpa: at.0 });
-            state.memory.read_shared(at, to).map_err(|_| no_memory)?;
-        }
-    }
-    Ok(Outcome::Bytes(got))
-}
-
-fn write(state: &mut VmState, gpa: Gpa, bytes: &[u8], access: Access) -> Result<Outcome, Miss> {
-    for (chunk, gfn, offset) in split_at_pages(gpa, bytes.len()) {
-        let from = bytes.get(chunk).unwrap_or_default();
-        if check_page(state, gfn, access)? {
-            check_validated(state, gfn)?;
-            if let Some(page) = state.memory.private_page(gfn) {
-                copy_private(page, offset, PrivateAccess::Write(from));
-            }
-        } else {
-            let at = Gpa(gfn.gpa().0.saturating_add(offset as u64));
-            let no_memory = Miss::Guest(GuestFault::NoMemory { gpa: at.0 });
-            state.memory.write_shared(at, from).map_err(|_| no_memory)?;
-        }
-    }
-    Ok(Outcome::Done)
-}
-
-/// Source: AMD 24593 "APM volume 2", section 15.36.6 "Page Validation".
-fn pvalidate(state: &mut VmState, gpa: Gpa, validate: bool) -> Result<Outcome, Miss> {
-    if !state.is_snp() {
-        return Err(Miss::Guest(GuestFault::InvalidOpcode));
-    }
-    let gfn = gpa.gfn();
-    check_page(state, gfn, Access::Private)?;
-    match state.memory.private_page(gfn) {
-        Some(page) => {
-            let unchanged = page.validated == validate;
-            page.validated = validate;
-            Ok(Outcome::Value(u64::from(unchanged)))
-        }
-        None => Err(Miss::Host { gfn, private: true }),
     }
 }

@@ -25,6 +25,7 @@ use crate::ghcb::GhcbState;
 use crate::ghcb::PscState;
 use crate::guest::mailbox::{Op, Running};
 use crate::guest::{Cpu, GuestFault, Note};
+use crate::memory::RmpFaults;
 use crate::system_event::{ArmFeatures, SbiState};
 use crate::vm::Vm;
 use cpuid::Cpuid;
@@ -87,6 +88,7 @@ pub struct Vcpu {
     pub(crate) ghcb: GhcbState,
     pub(crate) psc: PscState,
     pub(crate) guest: Running,
+    pub(crate) rmp_faults: RmpFaults,
     /// An act that faulted and is to be tried again.
     pub(crate) retry: Option<Op>,
     /// The act that left the guest, waiting for its end.
@@ -143,6 +145,7 @@ impl Vcpu {
             ghcb: GhcbState::default(),
             psc: PscState::default(),
             guest: Running::start(id, seed, program),
+            rmp_faults: RmpFaults::default(),
             retry: None,
             on_entry: None,
             slice: 0,

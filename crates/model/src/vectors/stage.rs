@@ -40,7 +40,7 @@ impl Stage {
         let vm_type = if setup.snp { VmType::Snp } else { VmType::SevEs };
         let vm = Kvm::new(kernel).create_vm(vm_type).unwrap();
         for (number, (gpa, bytes)) in (0..).zip(&setup.memory) {
-            vm.add_slot(Slot::shared(number, Gpa(*gpa), *bytes).unwrap()).unwrap();
+            vm.lock().memory.insert_unchecked(Slot::shared(number, Gpa(*gpa), *bytes).unwrap());
         }
         vm.sev_init2(0).unwrap();
         if setup.certs && setup.dialect.certs_form() != exeunt_abi::CertsForm::None && setup.snp {
