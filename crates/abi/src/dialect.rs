@@ -285,6 +285,18 @@ impl Dialect {
         self.since(6, 11)
     }
 
+    /// SNP guests can have a secure TSC. Linux 6.18.
+    #[must_use]
+    pub fn has_secure_tsc(self) -> bool {
+        self.since(6, 18)
+    }
+
+    /// Which bits an SNP guest's policy can have depends on the firmware, and `/dev/kvm` tells. Seen in 7.2, not in 6.12.
+    #[must_use]
+    pub fn has_snp_policy_bits(self) -> bool {
+        self.since(7, 2)
+    }
+
     /// TDs, and `KVM_EXIT_TDX`. Linux 6.16.
     #[must_use]
     pub fn has_tdx(self) -> bool {

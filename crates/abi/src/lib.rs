@@ -16,6 +16,7 @@ pub mod kvm;
 pub mod msr_index;
 mod named;
 pub mod psci;
+pub mod psp;
 pub mod report;
 pub mod rmp;
 pub mod sbi;

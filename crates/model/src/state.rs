@@ -1,6 +1,7 @@
 //! What the vCPUs of a VM share.
 
 use crate::host::Host;
+use crate::launch::Sev;
 use crate::memory::Memory;
 use crate::psp::Firmware;
 use crate::system_event::HypervCrash;
@@ -8,7 +9,7 @@ use crate::vcpu::MsrFilter;
 use crate::vcpu::peer::Peer;
 use exeunt_abi::kvm::caps::Cap;
 use exeunt_abi::kvm::vm_type::VmType;
-use exeunt_abi::{Kernel, PAGE_SIZE};
+use exeunt_abi::{Arch, Kernel, PAGE_SIZE};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -30,6 +31,7 @@ pub(crate) struct VmState {
     pub(crate) ghcb_version: u64,
     /// `KVM_SEV_SNP_ENABLE_REQ_CERTS` has been done.
     pub(crate) certs_enabled: bool,
+    pub(crate) sev: Sev,
     pub(crate) firmware: Firmware,
     /// Guest requests that the firmware was given.
     pub(crate) firmware_requests: u64,
@@ -57,6 +59,7 @@ impl VmState {
             launched: !vm_type.has_protected_state(),
             ghcb_version: 0,
             certs_enabled: false,
+            sev: Sev::new(vm_type),
             firmware: Firmware::default(),
             firmware_requests: 0,
             msr_filter: None,
@@ -75,6 +78,11 @@ impl VmState {
 
     pub(crate) fn set_cap(&mut self, cap: Cap, argument: u64) {
         self.caps.insert(cap, argument);
+    }
+
+    /// The host's KVM can make SEV guests.
+    pub(crate) fn has_sev(&self) -> bool {
+        self.kernel.arch == Arch::X86 && !self.host.is_intel()
     }
 
     pub(crate) fn is_snp(&self) -> bool {

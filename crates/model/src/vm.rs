@@ -12,7 +12,7 @@ use crate::vcpu::Vcpu;
 use exeunt_abi::kvm::caps::Cap;
 use exeunt_abi::kvm::run::MAP_GPA_RANGE;
 use exeunt_abi::kvm::vm_type::VmType;
-use exeunt_abi::{CertsForm, Errno, Kernel};
+use exeunt_abi::{Errno, Kernel};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -89,60 +89,6 @@ impl Vm {
         Ok(())
     }
 
-    /// `KVM_SEV_INIT2`. Version 0 means the newest, 2.
-    ///
-    /// Source: Linux v7.2 `arch/x86/kvm/svm/sev.c`, `__sev_guest_init`.
-    ///
-    /// # Errors
-    ///
-    /// `EINVAL` for a type without a GHCB, after the first vCPU, or for a version that does not exist or does not
-    /// fit; a second call fails with `EPERM` on an SNP VM and with `EINVAL` otherwise.
-    pub fn sev_init2(&self, ghcb_version: u16) -> Result<(), Errno> {
-        let mut state = self.lock();
-        if !state.vm_type.has_protected_state() {
-            return Err(Errno::EINVAL);
-        }
-        if state.initialised {
-            return Err(if state.is_snp() { Errno::EPERM } else { Errno::EINVAL });
-        }
-        if state.vcpus > 0 || ghcb_version > 2 || (state.is_snp() && ghcb_version == 1) {
-            return Err(Errno::EINVAL);
-        }
-        state.ghcb_version = if ghcb_version == 0 { 2 } else { u64::from(ghcb_version) };
-        state.initialised = true;
-        Ok(())
-    }
-
-    /// `KVM_SEV_SNP_ENABLE_REQ_CERTS`.
-    ///
-    /// # Errors
-    ///
-    /// `EINVAL` where the kernel lacks it, before `KVM_SEV_INIT2`, on another type, or after the first vCPU.
-    pub fn snp_enable_req_certs(&self) -> Result<(), Errno> {
-        let mut state = self.lock();
-        let fits =
-            state.kernel.dialect.certs_form() != CertsForm::None && state.is_snp() && state.initialised;
-        if !fits || state.vcpus > 0 {
-            return Err(Errno::EINVAL);
-        }
-        state.certs_enabled = true;
-        Ok(())
-    }
-
-    /// Stands for the launch commands from `LAUNCH_START` to `LAUNCH_FINISH`. Nothing is measured.
-    ///
-    /// # Errors
-    ///
-    /// `EINVAL` before `KVM_SEV_INIT2`, or a second time.
-    pub fn launch(&self) -> Result<(), Errno> {
-        let mut state = self.lock();
-        if !state.initialised || state.launched {
-            return Err(Errno::EINVAL);
-        }
-        state.launched = true;
-        Ok(())
-    }
-
     /// Chooses how the firmware answers guest requests.
     pub fn set_firmware(&self, firmware: Firmware) {
         self.lock().firmware = firmware;
@@ -190,6 +136,8 @@ impl Vm {
             let id = state.vcpus;
             state.vcpus = id.saturating_add(1);
             state.peers.push(Arc::clone(&peer));
+            let launched = state.launched;
+            state.sev.add_vcpu(id, launched);
             id
         };
         Ok(Vcpu::new(self.clone(), peer, id, seed, program))

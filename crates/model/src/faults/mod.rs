@@ -29,11 +29,13 @@ pub enum Point {
     FirmwareCommand,
     /// KVM is about to allocate its copy of a scratch area outside of the GHCB.
     ScratchBuffer,
+    /// KVM is about to read the page of a guest's request, or its type in it. Chance spares it.
+    GuestRequestRead,
 }
 
 impl Point {
     /// Every point.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::AttributeChange,
         Self::GmemPage,
         Self::PreFault,
@@ -41,6 +43,7 @@ impl Point {
         Self::PscRead,
         Self::FirmwareCommand,
         Self::ScratchBuffer,
+        Self::GuestRequestRead,
     ];
 
     /// The name in traces.
@@ -54,6 +57,7 @@ impl Point {
             Self::PscRead => "psc-read",
             Self::FirmwareCommand => "firmware-command",
             Self::ScratchBuffer => "scratch-buffer",
+            Self::GuestRequestRead => "guest-request-read",
         }
     }
 }
@@ -140,6 +144,7 @@ impl FaultPlan {
                 1 => Fault::Status(firmware::HWSEV_RET_PLATFORM),
                 _ => Fault::Update,
             },
+            Point::GuestRequestRead => return None,
         })
     }
 }

@@ -41,7 +41,11 @@ fn the_seed_decides_every_fault() {
     assert_eq!(draw(1), draw(1));
     assert_ne!(draw(1), draw(2));
     let points: BTreeSet<_> = draw(1).iter().map(|met| met.point).collect();
-    assert_eq!(points.len(), Point::ALL.len(), "each point goes wrong at one in three");
+    let by_chance = Point::ALL.into_iter().filter(|point| *point != Point::GuestRequestRead);
+    assert!(
+        points.into_iter().eq(by_chance),
+        "each point that chance does not spare goes wrong at one in three"
+    );
 }
 
 #[test]

@@ -1,12 +1,14 @@
 //! Guest requests to the firmware, and the certificates that go with attestation reports.
 
-use crate::psp::Firmware;
+use crate::faults::{Fault, Point};
+use crate::psp::{CommandError, Firmware};
 use crate::state::{PAGE, VmState};
 use crate::vcpu::Completion;
 use crate::vcpu::Step;
 use crate::vcpu::Vcpu;
 use exeunt_abi::ghcb::guest_message::{MSG_REPORT_REQ, MSG_TYPE};
 use exeunt_abi::ghcb::page::{self, malformed};
+use exeunt_abi::kvm::sev::firmware;
 use exeunt_abi::{Errno, Gpa};
 use exeunt_proto::certs;
 use exeunt_proto::exit::{Exit, SnpReqCerts};
@@ -28,7 +30,7 @@ impl Vcpu {
         }
         let mut msg_type = [0];
         let msg_type_at = Gpa(request.0.wrapping_add(MSG_TYPE));
-        if state.memory.read_shared(msg_type_at, &mut msg_type).is_err() {
+        if self.read_request(&state, msg_type_at, &mut msg_type).is_err() {
             return Step::Exit(Err(Errno::EIO));
         }
         if msg_type != [MSG_REPORT_REQ] {
@@ -60,21 +62,59 @@ impl Vcpu {
     }
 
     /// Sends the request page and copies the response page back, whatever the firmware's status is.
+    ///
+    /// The response page is the VM's and keeps what it holds: a request that fails gives the guest the response to an
+    /// earlier one.
+    ///
+    /// Source: Linux v7.2 `arch/x86/kvm/svm/sev.c`, `__snp_handle_guest_req`.
     fn firmware_request(&mut self, state: &mut VmState) -> Step {
         let [request, response] = self.ghcb.info.map(Gpa);
-        let mut page = [0; PAGE];
-        if state.memory.read_shared(request, &mut page).is_err() {
+        let mut page = Box::new([0; PAGE]);
+        if self.read_request(state, request, page.as_mut_slice()).is_err() {
             return Step::Exit(Err(Errno::EIO));
         }
         state.firmware_requests = state.firmware_requests.saturating_add(1);
-        let status = match state.firmware {
-            Firmware::Completes { status } => status,
-            Firmware::Fails(errno) => return Step::Exit(Err(errno)),
+        let status = match self.issue_guest_request(state, &mut page) {
+            Ok(()) => 0,
+            Err(CommandError { errno, error: 0 }) => return Step::Exit(Err(errno)),
+            Err(CommandError { error, .. }) => error,
         };
-        if state.memory.write_shared(response, &[0; PAGE]).is_err() {
+        if state.memory.write_shared(response, state.sev.response.as_slice()).is_err() {
             return Step::Exit(Err(Errno::EIO));
         }
         self.ghcb.answer_info_2(&mut state.memory, u64::from(status));
         Step::Resume
+    }
+
+    /// Reads what the guest asks, which can be somewhere else by then.
+    fn read_request(&self, state: &VmState, from: Gpa, to: &mut [u8]) -> Result<(), Errno> {
+        self.vm.faults.fail_at(Point::GuestRequestRead)?;
+        state.memory.read_shared(from, to)
+    }
+
+    /// `SNP_GUEST_REQUEST`, by the processor or by what stands for it.
+    fn issue_guest_request(&self, state: &mut VmState, page: &mut [u8; PAGE]) -> Result<(), CommandError> {
+        match self.vm.faults.at(Point::FirmwareCommand) {
+            Some(Fault::Fails(errno)) => return Err(CommandError::before(errno)),
+            Some(Fault::Status(status)) => return Err(CommandError::of_firmware(status)),
+            Some(Fault::Update) => state.sev.host.psp().patch(),
+            _ => {}
+        }
+        match state.firmware {
+            Firmware::Real => {}
+            Firmware::Fails(errno) => return Err(CommandError::before(errno)),
+            Firmware::Completes { status } => {
+                state.sev.response.fill(0);
+                return if status == 0 { Ok(()) } else { Err(CommandError::of_firmware(status)) };
+            }
+        }
+        state.sev.host.check_file(state.sev.file)?;
+        let guest = state.sev.snp_guest();
+        let response = &mut state.sev.response;
+        state
+            .sev
+            .host
+            .psp()
+            .command(|platform| platform.guest_request(guest.ok_or(firmware::INVALID_GUEST)?, page, response))
     }
 }

@@ -7,6 +7,7 @@
 
 mod cpu;
 pub(crate) mod mailbox;
+pub mod message;
 pub mod snp;
 
 use std::fmt;

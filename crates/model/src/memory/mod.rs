@@ -137,6 +137,11 @@ impl Memory {
         self.files.get(file.file).filter(|gmem| gmem.is_open() && file.vm == self.id)
     }
 
+    /// The memory of the process that the slots lie in.
+    pub(crate) fn user(&self) -> Arc<dyn UserMemory> {
+        Arc::clone(&self.user)
+    }
+
     /// Pages of a `guest_memfd` that are present.
     pub(crate) fn present_pages(&self, file: GuestMemfd) -> u64 {
         self.file(file).map_or(0, Gmem::present)

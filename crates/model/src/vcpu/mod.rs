@@ -232,7 +232,7 @@ impl Vcpu {
             if !state.initialised {
                 return Err(Errno::EINVAL);
             }
-            self.launched = state.launched;
+            self.launched = state.launched && (!self.vm_type.has_ghcb() || state.sev.is_protected(self.id));
         }
         self.page.exit_reason = ExitReason::UNKNOWN.0;
         self.slice = TIME_SLICE;

@@ -58,7 +58,7 @@ fn response_is_written(vm: &Vm) -> bool {
 
 #[test]
 fn no_room_for_certificates_exits_all_the_same() {
-    let (vm, mut vcpu, seen) = asks(0, Firmware::default());
+    let (vm, mut vcpu, seen) = asks(0, Firmware::Completes { status: 0 });
     run_to_halt(&mut vcpu);
     assert_eq!(seen.take()[0].info_2, 0);
     assert!(response_is_written(&vm));
@@ -66,7 +66,7 @@ fn no_room_for_certificates_exits_all_the_same() {
 
 #[test]
 fn too_small_a_buffer_shows_in_exitinfo2_at_once_and_in_rbx_at_the_entry() {
-    let (vm, mut vcpu, seen) = asks(1, Firmware::default());
+    let (vm, mut vcpu, seen) = asks(1, Firmware::Completes { status: 0 });
     answer(&mut vcpu, 9, 28);
     assert_eq!(vcpu.enter_immediately(), Err(Errno::EINTR));
     assert_eq!(word(&vm, page::SW_EXIT_INFO_2.at(GHCB)), vmm_error::INVALID_LEN);
@@ -81,7 +81,7 @@ fn too_small_a_buffer_shows_in_exitinfo2_at_once_and_in_rbx_at_the_entry() {
 #[test]
 fn the_other_refusals_leave_rbx_alone() {
     for (ret, info_2) in [(11, vmm_error::BUSY), (5, vmm_error::GENERIC)] {
-        let (vm, mut vcpu, seen) = asks(1, Firmware::default());
+        let (vm, mut vcpu, seen) = asks(1, Firmware::Completes { status: 0 });
         answer(&mut vcpu, 9, ret);
         run_to_halt(&mut vcpu);
         let got = seen.take()[0];
@@ -93,7 +93,7 @@ fn the_other_refusals_leave_rbx_alone() {
 #[test]
 fn a_bad_answer_fails_once_and_reads_as_success_without_a_response() {
     for ret in [7, 22, 28u64.wrapping_neg(), 1 << 32, u64::MAX] {
-        let (vm, mut vcpu, seen) = asks(1, Firmware::default());
+        let (vm, mut vcpu, seen) = asks(1, Firmware::Completes { status: 0 });
         answer(&mut vcpu, 9, ret);
         assert_eq!(vcpu.enter(), Err(Errno::EINVAL), "ret {ret:#x}");
         assert_eq!(reason(&vcpu), ExitReason::SNP_REQ_CERTS, "stale");

@@ -1,0 +1,332 @@
+//! `KVM_MEMORY_ENCRYPT_OP` of SEV, SEV-ES and SNP VMs, from `KVM_SEV_INIT2` to the last launch command.
+//!
+//! Source: Linux v7.2 `arch/x86/kvm/svm/sev.c`, `sev_mem_enc_ioctl`.
+
+mod call;
+mod host;
+mod init;
+mod save_area;
+mod snp;
+
+pub use host::SevHost;
+pub use save_area::{SaveArea, Segment};
+
+use crate::memory::UserMemory;
+use crate::psp::CommandError;
+use crate::state::{PAGE, VmState};
+use crate::vm::Vm;
+use call::{Call, WithBuffer};
+use exeunt_abi::Errno;
+use exeunt_abi::kvm::sev::snp::{LaunchFinish, LaunchStart, policy};
+use exeunt_abi::kvm::sev::{Init2, SevCmd, id};
+use exeunt_abi::kvm::vm_type::VmType;
+use exeunt_abi::vmsa;
+use host::Asid;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
+
+/// `struct kvm_sev_info`, and what else a VM has of SEV.
+#[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a field of the kernel's struct, and set on its own"
+)]
+pub(crate) struct Sev {
+    pub(crate) host: SevHost,
+    vm_type: VmType,
+    pub(crate) need_init: bool,
+    pub(crate) active: bool,
+    pub(crate) is_es: bool,
+    pub(crate) vmsa_features: u64,
+    pub(crate) policy: u64,
+    /// The `/dev/sev` of the launch, by number.
+    pub(crate) file: u32,
+    pub(crate) asid: Option<Asid>,
+    pub(crate) context: Option<snp::Context>,
+    pub(crate) vcpus: BTreeMap<u64, VcpuState>,
+    /// Signals that come before the pages of a launch: how many pages are added before the next.
+    signal_after: Option<u64>,
+    /// vCPUs that are made after the launch can run too.
+    lenient: bool,
+    /// The page that the firmware answers guest requests in. It keeps the last answer.
+    pub(crate) response: Box<[u8; PAGE]>,
+}
+
+/// What a launch knows of a vCPU.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct VcpuState {
+    /// The registers before they are encrypted.
+    area: SaveArea,
+    /// `guest_state_protected`: the registers are encrypted.
+    protected: bool,
+    /// `KVM_SET_GUEST_DEBUG` is in force.
+    debugged: bool,
+}
+
+impl Sev {
+    pub(crate) fn new(vm_type: VmType) -> Self {
+        Self {
+            host: SevHost::default(),
+            vm_type,
+            need_init: matches!(vm_type, VmType::Sev | VmType::SevEs | VmType::Snp),
+            active: false,
+            is_es: false,
+            vmsa_features: 0,
+            policy: 0,
+            file: SevHost::FILE,
+            asid: None,
+            context: None,
+            vcpus: BTreeMap::new(),
+            signal_after: None,
+            lenient: false,
+            response: Box::new([0; PAGE]),
+        }
+    }
+
+    /// `sev_snp_guest`.
+    pub(crate) fn is_snp(&self) -> bool {
+        self.active && self.vm_type == VmType::Snp
+    }
+
+    /// The guest's number in the firmware, between `LAUNCH_START` and the end.
+    pub(crate) fn snp_guest(&self) -> Option<u64> {
+        self.context.as_ref().map(|context| context.guest)
+    }
+
+    /// A vCPU was made.
+    pub(crate) fn add_vcpu(&mut self, id: u64, launched: bool) {
+        let protected = self.lenient && launched;
+        self.vcpus.insert(id, VcpuState { protected, ..VcpuState::default() });
+    }
+
+    /// `guest_state_protected` of a vCPU.
+    pub(crate) fn is_protected(&self, id: u64) -> bool {
+        self.vcpus.get(&id).is_some_and(|vcpu| vcpu.protected)
+    }
+
+    /// Source: Linux v7.2 `arch/x86/kvm/svm/sev.c`, `sev_es_sync_vmsa`.
+    fn sync_vmsa(&self, id: u64) -> Result<[u8; PAGE], Errno> {
+        let vcpu = self.vcpus.get(&id).ok_or(Errno::EINVAL)?;
+        if vcpu.debugged || vcpu.protected {
+            return Err(Errno::EINVAL);
+        }
+        let mut area = vcpu.area.clone();
+        area.set(vmsa::SEV_FEATURES, self.vmsa_features);
+        Ok(*area.bytes())
+    }
+
+    fn protect(&mut self, id: u64) {
+        if let Some(vcpu) = self.vcpus.get_mut(&id) {
+            vcpu.protected = true;
+        }
+    }
+
+    /// Passes the place where a launch looks for a signal.
+    fn pass_signal(&mut self) -> Result<(), Errno> {
+        match self.signal_after {
+            Some(0) => {
+                self.signal_after = None;
+                Err(Errno::EINTR)
+            }
+            Some(pages) => {
+                self.signal_after = pages.checked_sub(1);
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// What became of a command, and whether its struct is copied back.
+struct Done {
+    result: Result<(), Errno>,
+    write_back: bool,
+}
+
+fn run(state: &mut VmState, call: &mut Call<'_>) -> Done {
+    let refused = |errno| Done { result: Err(errno), write_back: false };
+    let id = call.cmd.id;
+    if state.sev.is_snp() && id < id::SNP_LAUNCH_START {
+        return refused(Errno::EPERM);
+    }
+    let result = match id {
+        id::INIT | id::ES_INIT => init::init(state, call),
+        id::INIT2 => init::init2(state, call),
+        id::SNP_LAUNCH_START => snp::start(state, call),
+        id::SNP_LAUNCH_UPDATE => snp::update(state, call),
+        id::SNP_LAUNCH_FINISH => snp::finish(state, call),
+        id::SNP_ENABLE_REQ_CERTS => init::enable_req_certs(state),
+        _ => return refused(Errno::EINVAL),
+    };
+    Done { result, write_back: true }
+}
+
+impl Vm {
+    /// `KVM_MEMORY_ENCRYPT_OP` on an SEV, SEV-ES or SNP VM, with its argument in the memory of the process.
+    ///
+    /// # Errors
+    ///
+    /// `ENOTTY` where the host has no SEV, else what the command fails with. The struct is copied back, with what the
+    /// firmware said in `error`, unless there is no such command or the VM may not use it.
+    pub fn memory_encrypt_op(&self, arg: u64) -> Result<(), Errno> {
+        let user = self.lock().memory.user();
+        self.sev_ioctl(arg, user.as_ref())
+    }
+
+    fn sev_ioctl(&self, arg: u64, user: &dyn UserMemory) -> Result<(), Errno> {
+        let mut state = self.lock();
+        if !state.has_sev() {
+            return Err(Errno::ENOTTY);
+        }
+        if arg == 0 {
+            return Ok(());
+        }
+        let mut cmd = SevCmd::new_zeroed();
+        user.read(arg, cmd.as_mut_bytes())?;
+        let mut call = Call { cmd, user, host: state.sev.host.clone() };
+        let done = run(&mut state, &mut call);
+        if done.write_back {
+            user.write(arg, call.cmd.as_bytes())?;
+        }
+        done.result
+    }
+
+    /// A command of `KVM_MEMORY_ENCRYPT_OP` by its number, with its struct or `()`. What KVM writes back is written back.
+    ///
+    /// # Errors
+    ///
+    /// What the command fails with.
+    pub fn sev_command<T>(&self, id: u32, data: &mut T) -> Result<(), CommandError>
+    where
+        T: FromBytes + IntoBytes + Immutable,
+    {
+        self.sev_command_with(id, SevHost::FILE, data)
+    }
+
+    /// As [`Vm::sev_command`], with a `/dev/sev` of one's own.
+    ///
+    /// # Errors
+    ///
+    /// What the command fails with.
+    pub fn sev_command_with<T>(&self, id: u32, sev_fd: u32, data: &mut T) -> Result<(), CommandError>
+    where
+        T: FromBytes + IntoBytes + Immutable,
+    {
+        let at = WithBuffer::AT.saturating_add(call::CMD_BYTES as u64);
+        let has_data = size_of::<T>() != 0;
+        let cmd = SevCmd { id, pad0: 0, data: if has_data { at } else { 0 }, error: 0, sev_fd };
+        let bytes = [cmd.as_bytes(), data.as_bytes()].concat();
+        let user = WithBuffer::new(self.lock().memory.user(), &bytes);
+        let result = self.sev_ioctl(WithBuffer::AT, &user);
+        let bytes = user.take();
+        let error = SevCmd::read_from_prefix(&bytes).map_or(0, |(cmd, _)| cmd.error);
+        if let Some(written) = bytes.get(call::CMD_BYTES..).and_then(|bytes| T::read_from_bytes(bytes).ok()) {
+            *data = written;
+        }
+        result.map_err(|errno| CommandError { errno, error })
+    }
+
+    /// The host whose processor launches this VM. Before it is initialised another can be chosen, which VMs then share.
+    #[must_use]
+    pub fn sev_host(&self) -> SevHost {
+        self.lock().sev.host.clone()
+    }
+
+    /// Chooses the host, before the VM is initialised.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` after that.
+    pub fn set_sev_host(&self, host: SevHost) -> Result<(), Errno> {
+        let sev = &mut self.lock().sev;
+        if sev.active {
+            return Err(Errno::EBUSY);
+        }
+        sev.host = host;
+        Ok(())
+    }
+
+    /// The registers that a vCPU's VMSA will be made from.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` without such a vCPU, or if they are encrypted already.
+    pub fn set_save_area(&self, vcpu: u64, area: SaveArea) -> Result<(), Errno> {
+        let mut state = self.lock();
+        let vcpu = state.sev.vcpus.get_mut(&vcpu).filter(|vcpu| !vcpu.protected).ok_or(Errno::EINVAL)?;
+        vcpu.area = area;
+        Ok(())
+    }
+
+    /// The launch digest so far. The host can compute it too, so nothing is given away.
+    #[must_use]
+    pub fn launch_digest(&self) -> Option<[u8; 48]> {
+        let state = self.lock();
+        let guest = state.sev.snp_guest()?;
+        state.sev.host.psp().peek(|platform| Some(platform.guest(guest).ok()?.digest.bytes()))
+    }
+
+    /// The memory of the process, in which the slots and the arguments of commands lie.
+    #[must_use]
+    pub fn user_memory(&self) -> Arc<dyn UserMemory> {
+        self.lock().memory.user()
+    }
+
+    /// A signal is pending for who launches the VM when this many more pages have been added.
+    pub fn signal_launch_after(&self, pages: u64) {
+        self.lock().sev.signal_after = Some(pages);
+    }
+
+    /// `KVM_SEV_INIT2` without features. Version 0 means the newest, 2.
+    ///
+    /// # Errors
+    ///
+    /// What the command fails with.
+    pub fn sev_init2(&self, ghcb_version: u16) -> Result<(), Errno> {
+        let mut params = Init2::new_zeroed();
+        params.ghcb_version = ghcb_version;
+        self.sev_command(id::INIT2, &mut params).map_err(|failed| failed.errno)
+    }
+
+    /// A whole launch: start, the vCPUs, finish. No page is added, so an SNP guest has to validate its memory itself.
+    ///
+    /// vCPUs that are made later can run too, as if they had been there. KVM leaves their VMSAs unencrypted, and with
+    /// the commands themselves such a vCPU fails to enter.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` before `KVM_SEV_INIT2`, or a second time.
+    pub fn launch(&self) -> Result<(), Errno> {
+        {
+            let mut state = self.lock();
+            if !state.initialised || state.launched {
+                return Err(Errno::EINVAL);
+            }
+            state.sev.lenient = true;
+        }
+        let errno = |failed: CommandError| failed.errno;
+        if self.lock().sev.is_snp() {
+            let mut start = LaunchStart::new_zeroed();
+            start.policy = policy::RSVD | policy::SMT;
+            self.sev_command(id::SNP_LAUNCH_START, &mut start).map_err(errno)?;
+            return self.sev_command(id::SNP_LAUNCH_FINISH, &mut LaunchFinish::new_zeroed()).map_err(errno);
+        }
+        let mut state = self.lock();
+        let ids: Vec<u64> = state.sev.vcpus.keys().copied().collect();
+        for id in ids {
+            state.sev.protect(id);
+        }
+        state.launched = true;
+        Ok(())
+    }
+
+    /// `KVM_SEV_SNP_ENABLE_REQ_CERTS`.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` where the kernel lacks it, before `KVM_SEV_INIT2`, on another type, or after the first vCPU.
+    pub fn snp_enable_req_certs(&self) -> Result<(), Errno> {
+        self.sev_command(id::SNP_ENABLE_REQ_CERTS, &mut ()).map_err(|failed| failed.errno)
+    }
+}
