@@ -4,7 +4,7 @@ use super::PAGES_PER_GUEST;
 use super::devices::Devices;
 use super::ledger::{Ledger, Page};
 use exeunt_abi::kvm::run::RunPage;
-use exeunt_model::{Vcpu, Vm};
+use exeunt_model::{Met, Point, Vcpu, Vm};
 use exeunt_proto::conversion::PageState;
 use zerocopy::IntoBytes;
 
@@ -41,6 +41,11 @@ pub(super) fn completions(vcpu: &Vcpu, is_drained: bool) -> Result<(), String> {
         return Err(format!("vCPU {}: {made} exits want an answer, {taken} were completed", vcpu.id()));
     }
     Ok(())
+}
+
+/// Whether a VMM may have to stop after these faults: a private page or an answer of the firmware could not be had.
+pub(super) fn excuse_a_stop(faults: &[Met]) -> bool {
+    faults.iter().any(|met| matches!(met.point, Point::GmemPage | Point::FirmwareCommand))
 }
 
 /// Every word that a guest wrote to its device arrived, and no other.

@@ -113,7 +113,6 @@ struct World {
     running: Vec<(Vcpu, Watch)>,
     /// The guests race with themselves, so what they were told may be wrong, and that is their own doing.
     races: bool,
-    has_faults: bool,
     outcome: Outcome,
 }
 
@@ -155,7 +154,7 @@ impl World {
         let outcome = Outcome { vcpus, ..Outcome::default() };
         let devices = Devices::new(vm.effects(), config.canary, rng.next_u64());
         let policy = Policy::new(map);
-        Ok(Self { vm, policy, rng, devices, ledgers, running, races, has_faults, outcome })
+        Ok(Self { vm, policy, rng, devices, ledgers, running, races, outcome })
     }
 
     fn run(&mut self) -> Result<(), String> {
@@ -193,7 +192,9 @@ impl World {
                 Ok(())
             }
             // The VM cannot go on without the page, or without an answer of the firmware: the VMM has to stop.
-            Err(Stop::Enter(_) | Stop::MemoryFault { .. }) if self.has_faults => {
+            Err(Stop::Enter(_) | Stop::MemoryFault { .. })
+                if checks::excuse_a_stop(&self.vm.faults_met()) =>
+            {
                 self.outcome.ended_by_faults = self.outcome.ended_by_faults.saturating_add(1);
                 self.running.swap_remove(index);
                 Ok(())
@@ -208,6 +209,9 @@ impl World {
 
     fn check(&self) -> Result<(), String> {
         self.devices.violation()?;
+        self.vm
+            .check_invariants()
+            .map_err(|what| format!("the kernel half disagrees with itself: {what}"))?;
         if self.races {
             return Ok(());
         }
