@@ -1,27 +1,35 @@
 //! Private and shared memory: who may touch what, and what a conversion does to it.
 
+mod dirty_log;
+mod faults;
+mod gmem;
+mod host_view;
+mod pre_fault;
+mod rmp;
+mod slots;
+
 use crate::world::{DATA, MEMORY_BYTES, Seen, launched, reason, run_to_halt, snp};
-use exeunt_abi::kvm::memory::MEMORY_ATTRIBUTE_PRIVATE;
+use exeunt_abi::kvm::memory::{MEMORY_ATTRIBUTE_PRIVATE, MemoryAttributes};
 use exeunt_abi::kvm::run::{ExitReason, MEMORY_EXIT_FLAG_PRIVATE, MemoryFault};
 use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::{Dialect, Errno, Gpa, PAGE_SIZE};
 use exeunt_model::guest::{Access, Cpu, GuestFault};
-use exeunt_model::{Slot, Vcpu, Vm};
-use exeunt_proto::conversion::PageRange;
+use exeunt_model::{Fault, FaultPlan, Point, Slot, Vcpu, Vm};
+use exeunt_proto::conversion::{PageRange, PageState};
 use exeunt_proto::host::{Action, Backing, Host, Vcpu as _};
 
 const SECRET: u64 = 0x5ec2_e700_5ec2_e700;
 
-fn convert(vm: &Vm, attributes: u64) {
+pub(crate) fn convert(vm: &Vm, attributes: u64) {
     vm.set_memory_attributes(DATA, PAGE_SIZE, attributes).unwrap();
 }
 
-fn punch(vm: &Vm) {
+pub(crate) fn punch(vm: &Vm) {
     let range = PageRange::new(DATA.gfn(), 1).unwrap();
     vm.effects().apply(&Action::Discard { range, backing: Backing::Private }).unwrap();
 }
 
-fn assert_fault(vcpu: &mut Vcpu, gpa: Gpa, flags: u64) {
+pub(crate) fn assert_fault(vcpu: &mut Vcpu, gpa: Gpa, flags: u64) {
     assert_eq!(vcpu.enter(), Err(Errno::EFAULT));
     assert_eq!(reason(vcpu), ExitReason::MEMORY_FAULT);
     let fault: MemoryFault = vcpu.page().payload();
@@ -163,6 +171,80 @@ fn attributes_are_refused_as_the_kernel_refuses_them() {
         let got = vm.set_memory_attributes(Gpa(gpa), bytes, attributes);
         assert_eq!(got, Err(Errno::EINVAL), "{gpa:#x} {bytes:#x} {attributes:#x}");
     }
-    let plain = launched(Dialect::Linux7_2, VmType::Default);
-    assert_eq!(plain.set_memory_attributes(DATA, PAGE_SIZE, private), Err(Errno::EINVAL));
+    for bit in 0..64 {
+        let args = MemoryAttributes { address: 0, size: PAGE_SIZE, attributes: 0, flags: 1 << bit };
+        assert_eq!(vm.set_attributes(&args), Err(Errno::EINVAL), "flag {bit}");
+        let args = MemoryAttributes { attributes: 1 << bit, flags: 0, ..args };
+        let expected = if 1 << bit == private { Ok(()) } else { Err(Errno::EINVAL) };
+        assert_eq!(vm.set_attributes(&args), expected, "attribute {bit}");
+    }
+}
+
+#[test]
+fn only_vms_with_private_memory_have_the_attribute_and_only_newer_kernels_the_ioctl() {
+    for (dialect, vm_type, private, shared) in [
+        (Dialect::Linux7_2, VmType::Snp, Ok(()), Ok(())),
+        (Dialect::Linux7_2, VmType::SwProtected, Ok(()), Ok(())),
+        (Dialect::Linux7_2, VmType::Default, Err(Errno::EINVAL), Ok(())),
+        (Dialect::Linux7_2, VmType::SevEs, Err(Errno::EINVAL), Ok(())),
+        (Dialect::Linux6_1, VmType::Default, Err(Errno::ENOTTY), Err(Errno::ENOTTY)),
+    ] {
+        let vm = launched(dialect, vm_type);
+        assert_eq!(
+            vm.set_memory_attributes(DATA, PAGE_SIZE, MEMORY_ATTRIBUTE_PRIVATE),
+            private,
+            "{vm_type:?}"
+        );
+        assert_eq!(vm.set_memory_attributes(DATA, PAGE_SIZE, 0), shared, "{vm_type:?}");
+        assert_eq!(vm.check_invariants(), Ok(()));
+    }
+}
+
+#[test]
+fn a_change_that_lacks_memory_changes_nothing_and_no_change_lacks_none() {
+    let vm = snp();
+    vm.set_memory_attributes(DATA, PAGE_SIZE, MEMORY_ATTRIBUTE_PRIVATE).unwrap();
+    let fails =
+        || vm.set_fault_plan(FaultPlan::new().with(Point::AttributeChange, 0, Fault::Fails(Errno::ENOMEM)));
+    fails();
+    assert_eq!(
+        vm.set_memory_attributes(DATA, PAGE_SIZE, MEMORY_ATTRIBUTE_PRIVATE),
+        Ok(()),
+        "it has it already"
+    );
+    assert_eq!(vm.set_memory_attributes(Gpa(0), PAGE_SIZE, 0), Ok(()), "it is shared already");
+    let two = 2 * PAGE_SIZE;
+    assert_eq!(vm.set_memory_attributes(DATA, two, MEMORY_ATTRIBUTE_PRIVATE), Err(Errno::ENOMEM));
+    assert_eq!(vm.page_state(Gpa(DATA.0 + PAGE_SIZE).gfn()), PageState::Shared);
+    assert_eq!(vm.set_memory_attributes(DATA, two, MEMORY_ATTRIBUTE_PRIVATE), Ok(()));
+    fails();
+    assert_eq!(vm.set_memory_attributes(DATA, PAGE_SIZE, 0), Err(Errno::ENOMEM));
+    assert_eq!(vm.page_state(DATA.gfn()), PageState::Private);
+}
+
+#[test]
+fn a_range_of_nearly_everything_is_work_for_one_run() {
+    let vm = snp();
+    for _ in 0..1000 {
+        for attributes in [MEMORY_ATTRIBUTE_PRIVATE, 0] {
+            assert_eq!(vm.set_memory_attributes(Gpa(0), 1 << 52, attributes), Ok(()));
+        }
+    }
+}
+
+#[test]
+fn a_vm_has_256_vcpus_and_more() {
+    let vm = snp();
+    let vcpus: Vec<_> = (0..256)
+        .map(|seed| {
+            vm.create_vcpu(seed, |cpu: Cpu| async move {
+                cpu.hlt().await;
+                Ok(())
+            })
+        })
+        .collect();
+    assert!(vcpus.iter().all(Result::is_ok));
+    for vcpu in vcpus {
+        run_to_halt(&mut vcpu.unwrap());
+    }
 }
