@@ -346,6 +346,20 @@ impl Dialect {
         self.since(7, 2)
     }
 
+    /// A processor that an SNP guest creates has to have all of the `SEV_FEATURES` that the VM has. Linux 6.15; before,
+    /// only the modes of injection were compared.
+    #[must_use]
+    pub fn compares_all_sev_features(self) -> bool {
+        self.since(6, 15)
+    }
+
+    /// A processor whose new VMSA could not be found runs all the same, and so fails its entry. Seen in 7.2, not in
+    /// 6.18, where it stays halted.
+    #[must_use]
+    pub fn runs_after_a_failed_ap_creation(self) -> bool {
+        self.since(7, 2)
+    }
+
     /// Bytes of `hypercall.flags` that the kernel writes: 4 up to Linux 6.5 (`longmode`), 8 since.
     #[must_use]
     pub fn hypercall_flags_bytes(self) -> usize {

@@ -5,6 +5,7 @@
 //! exits as that kernel completes them. It meets a VMM half at the port, `exeunt_proto::host`.
 #![forbid(unsafe_code)]
 
+mod apic;
 mod effects;
 mod events;
 mod faults;
@@ -14,6 +15,7 @@ mod host;
 mod kvm;
 pub mod launch;
 mod memory;
+mod platform;
 pub mod psp;
 mod rng;
 mod state;

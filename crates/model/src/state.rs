@@ -3,6 +3,7 @@
 use crate::host::Host;
 use crate::launch::Sev;
 use crate::memory::Memory;
+use crate::platform::Platform;
 use crate::psp::Firmware;
 use crate::system_event::HypervCrash;
 use crate::vcpu::MsrFilter;
@@ -35,6 +36,7 @@ pub(crate) struct VmState {
     pub(crate) firmware: Firmware,
     /// Guest requests that the firmware was given.
     pub(crate) firmware_requests: u64,
+    pub(crate) platform: Platform,
     /// Which model-specific registers the guest may touch; `None` for all.
     pub(crate) msr_filter: Option<MsrFilter>,
     /// The jump table of the application processors, as the guest stored it.
@@ -62,6 +64,7 @@ impl VmState {
             sev: Sev::new(vm_type),
             firmware: Firmware::default(),
             firmware_requests: 0,
+            platform: Platform::default(),
             msr_filter: None,
             ap_jump_table: 0,
             vcpus: 0,

@@ -1,5 +1,6 @@
 //! The GHCB page as KVM keeps it: mapped at a `VMGEXIT`, written back when the guest is entered again.
 
+mod ap_creation;
 mod guest_request;
 mod mmio;
 mod proposals;
@@ -9,11 +10,12 @@ mod svm_handlers;
 mod vmgexit;
 mod vmgexit_msr;
 
+pub(crate) use ap_creation::{ApState, PendingVmsa};
 pub(crate) use mmio::Pieces;
 pub(crate) use psc::PscState;
 
 use crate::memory::Memory;
-use crate::state::C_BIT;
+use crate::state::{C_BIT, VmState};
 use crate::vcpu::{Regs, Vcpu};
 use exeunt_abi::ghcb::page::{self, Field, exit_info_1};
 use exeunt_abi::ghcb::{msr, psc as psc_page};
@@ -33,6 +35,21 @@ pub(crate) struct GhcbState {
     pub(crate) scratch: Gpa,
     /// The copy of a scratch area outside of the page.
     bounce: Option<Bounce>,
+    /// The guest holds the processor in reset.
+    pub(crate) hold: ApResetHold,
+    /// A startup interrupt has come, which started the processor with the state that userspace gave it.
+    pub(crate) received_first_sipi: bool,
+}
+
+/// How a guest holds a processor in reset, which decides where the startup interrupt shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum ApResetHold {
+    #[default]
+    None,
+    /// `AP_RESET_HOLD_NAE_EVENT`.
+    ByPage,
+    /// `AP_RESET_HOLD_MSR_PROTO`.
+    ByMsr,
 }
 
 /// What a `VMGEXIT` by page brings beside its request.
@@ -44,11 +61,14 @@ pub(crate) struct Synced {
     pub(crate) xss: Option<u64>,
 }
 
-impl Default for GhcbState {
-    fn default() -> Self {
+impl GhcbState {
+    /// The state of a vCPU that was just made. The MSR presents the answer to the version request; an INIT leaves it.
+    ///
+    /// Source: Linux v7.2 `arch/x86/kvm/svm/sev.c`, `sev_es_vcpu_reset`.
+    pub(crate) const fn after_reset(state: &VmState) -> Self {
+        let is_es = state.vm_type.has_protected_state();
         Self {
-            // At reset KVM presets the answer to the version request.
-            msr: sev_info_response(2),
+            msr: if is_es { sev_info_response(state.ghcb_version) } else { 0 },
             registered: 0,
             mapped: None,
             valid: 0,
@@ -56,6 +76,8 @@ impl Default for GhcbState {
             info: [0; 2],
             scratch: Gpa(0),
             bounce: None,
+            hold: ApResetHold::None,
+            received_first_sipi: false,
         }
     }
 }
@@ -149,6 +171,7 @@ impl Vcpu {
     ///
     /// Source: Linux v7.2 `arch/x86/kvm/svm/sev.c`, `sev_es_unmap_ghcb`.
     pub(crate) fn unmap_ghcb(&mut self) {
+        self.ghcb.hold = ApResetHold::None;
         if self.ghcb.mapped.is_none() {
             return;
         }

@@ -1,5 +1,6 @@
 //! `VMGEXIT` with a GHCB page: the checks in their order, then the dispatch.
 
+use super::ApResetHold;
 use super::svm_handlers::SVM_HANDLERS;
 use crate::guest::mailbox::Outcome;
 use crate::vcpu::Step;
@@ -138,7 +139,7 @@ impl Vcpu {
                 self.events.nmi_complete();
                 Step::Resume
             }
-            exit_code::AP_HLT_LOOP => self.ap_reset_hold(),
+            exit_code::AP_HLT_LOOP => self.ap_reset_hold(ApResetHold::ByPage),
             exit_code::AP_JUMP_TABLE => self.ap_jump_table(),
             exit_code::PSC if self.kernel.dialect.conversion_form() == ConversionForm::Vmgexit => {
                 self.forward_vmgexit(true)
@@ -152,10 +153,7 @@ impl Vcpu {
             }
             exit_code::TERM_REQUEST => self.terminate(ghcb.0),
             exit_code::UNSUPPORTED_EVENT => Step::Exit(Err(Errno::EINVAL)),
-            exit_code::AP_CREATION => {
-                self.did(|| "needs AP creation, which the model does not have".into());
-                Step::Exit(Err(Errno::EOPNOTSUPP))
-            }
+            exit_code::AP_CREATION => self.ap_creation(),
             code if SVM_HANDLERS.contains(&code) => self.invoke_svm_handler(code),
             _ => {
                 self.ghcb.refuse(&mut vm.lock().memory, malformed::INVALID_EVENT);

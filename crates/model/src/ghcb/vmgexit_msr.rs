@@ -1,14 +1,14 @@
 //! `VMGEXIT` with a request in the MSR.
 
-use crate::ghcb::sev_info_response;
+use crate::ghcb::{ApResetHold, sev_info_response};
 use crate::vcpu::Completion;
 use crate::vcpu::Step;
-use crate::vcpu::{Regs, Vcpu};
+use crate::vcpu::{MpState, Regs, Vcpu};
 use exeunt_abi::ConversionForm;
 use exeunt_abi::ghcb::{features, msr, psc};
-use exeunt_abi::kvm::run::{ExitReason, map_gpa_range};
+use exeunt_abi::kvm::run::map_gpa_range;
 use exeunt_abi::kvm::vm_type::VmType;
-use exeunt_proto::exit::{Exit, Other, map_gpa_range_by_psc};
+use exeunt_proto::exit::{Exit, map_gpa_range_by_psc};
 use exeunt_proto::ghcb::MsrRequest;
 
 /// Bits of a CPUID request that its response keeps, beside the value: all but the info and the leaf.
@@ -23,9 +23,10 @@ impl Vcpu {
             MsrRequest::SevInfo => self.ghcb.msr = sev_info_response(self.vm.lock().ghcb_version),
             MsrRequest::Cpuid { function, register } => self.msr_cpuid(function, register),
             MsrRequest::ApResetHold => {
-                // The result, 0 until a startup interrupt comes, which an APIC in userspace cannot send.
+                let step = self.ap_reset_hold(ApResetHold::ByMsr);
+                // The result is 0 until a startup interrupt comes, which only a local APIC in the kernel can bring.
                 self.ghcb.msr = msr::AP_RESET_HOLD_RESPONSE;
-                return self.ap_reset_hold();
+                return step;
             }
             MsrRequest::PreferredGpa if is_snp => {
                 self.ghcb.msr = !msr::INFO_MASK | msr::PREFERRED_GPA_RESPONSE;
@@ -64,9 +65,11 @@ impl Vcpu {
     }
 
     /// Without a local APIC in the kernel the VMM has to hold the vCPU. The exit has no payload.
-    pub(crate) fn ap_reset_hold(&mut self) -> Step {
-        let hold = Other { reason: ExitReason::AP_RESET_HOLD, bytes: self.page.exit };
-        Step::Exit(self.exit(&Exit::Other(hold)))
+    ///
+    /// Source: Linux v7.2 `arch/x86/kvm/x86.c`, `kvm_emulate_ap_reset_hold`.
+    pub(crate) fn ap_reset_hold(&mut self, hold: ApResetHold) -> Step {
+        self.ghcb.hold = hold;
+        self.halt(MpState::ApResetHold, &Exit::ApResetHold)
     }
 
     /// Source: Linux v7.2 `arch/x86/kvm/svm/sev.c`, `snp_begin_psc_msr`.

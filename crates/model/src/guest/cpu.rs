@@ -1,7 +1,7 @@
 //! The vCPU as its guest sees it.
 
 use super::mailbox::{Notes, Op, Outcome, put_op, take_outcome};
-use super::{Access, GuestFault, Note};
+use super::{Access, GuestFault, Note, View};
 use crate::Rng;
 use exeunt_abi::Gpa;
 use std::future::Future;
@@ -14,18 +14,37 @@ use std::task::{Context, Poll};
 pub struct Cpu {
     id: u64,
     notes: Arc<Notes>,
+    view: Arc<View>,
     rng: Mutex<Rng>,
 }
 
 impl Cpu {
-    pub(crate) const fn new(id: u64, notes: Arc<Notes>, seed: u64) -> Self {
-        Self { id, notes, rng: Mutex::new(Rng::new(seed ^ id)) }
+    pub(crate) const fn new(id: u64, notes: Arc<Notes>, view: Arc<View>, seed: u64) -> Self {
+        Self { id, notes, view, rng: Mutex::new(Rng::new(seed ^ id)) }
     }
 
     /// The vCPU's number, which a guest reads as its APIC id.
     #[must_use]
     pub const fn id(&self) -> u64 {
         self.id
+    }
+
+    /// The address of the VMSA that the vCPU runs with, if a guest made it. `None` is the one that KVM made.
+    #[must_use]
+    pub fn vmsa(&self) -> Option<Gpa> {
+        self.view.vmsa().map(Gpa)
+    }
+
+    /// The vector of the startup interrupt that came last, if one did.
+    #[must_use]
+    pub fn sipi_vector(&self) -> Option<u8> {
+        self.view.sipi_vector()
+    }
+
+    /// The next of the interrupts that the vCPU got from a local APIC in the kernel.
+    #[must_use]
+    pub fn take_interrupt(&self) -> Option<u8> {
+        self.view.take_interrupt()
     }
 
     /// Reads memory.

@@ -1,6 +1,6 @@
 //! How a program and the engine hand each other acts and results.
 
-use super::{Access, Cpu, GuestFault, Note};
+use super::{Access, Cpu, GuestFault, Note, View};
 use exeunt_abi::Gpa;
 use std::cell::Cell;
 use std::future::Future;
@@ -154,11 +154,23 @@ impl Notes {
     }
 }
 
-type Program = Pin<Box<dyn Future<Output = Result<(), GuestFault>> + Send>>;
+/// A guest program, at any point of its work.
+pub(crate) struct Program {
+    future: Pin<Box<dyn Future<Output = Result<(), GuestFault>> + Send>>,
+    /// It has done its first act.
+    has_begun: bool,
+}
+
+impl std::fmt::Debug for Program {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Program").field("has_begun", &self.has_begun).finish_non_exhaustive()
+    }
+}
 
 /// A program in the middle of its work, seen from the engine.
 pub(crate) struct Running {
     notes: Arc<Notes>,
+    view: Arc<View>,
     program: Option<Program>,
 }
 
@@ -168,17 +180,43 @@ impl Running {
         P: FnOnce(Cpu) -> F,
         F: Future<Output = Result<(), GuestFault>> + Send + 'static,
     {
-        let notes = Arc::default();
-        let cpu = Cpu::new(id, Arc::clone(&notes), seed);
-        Self { notes, program: Some(Box::pin(program(cpu))) }
+        let mut running = Self { notes: Arc::default(), view: Arc::default(), program: None };
+        running.program = Some(running.make(id, seed, program));
+        running
+    }
+
+    /// Makes another program for the same vCPU.
+    pub(crate) fn make<P, F>(&self, id: u64, seed: u64, program: P) -> Program
+    where
+        P: FnOnce(Cpu) -> F,
+        F: Future<Output = Result<(), GuestFault>> + Send + 'static,
+    {
+        let cpu = Cpu::new(id, Arc::clone(&self.notes), Arc::clone(&self.view), seed);
+        Program { future: Box::pin(program(cpu)), has_begun: false }
+    }
+
+    /// Runs another program from now on, or none, and returns the one that ran.
+    pub(crate) fn replace(&mut self, program: Option<Program>) -> Option<Program> {
+        std::mem::replace(&mut self.program, program)
+    }
+
+    /// The program has done its first act, or is over.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.program.as_ref().is_none_or(|program| program.has_begun)
+    }
+
+    /// What the program sees of its vCPU.
+    pub(crate) fn view(&self) -> &View {
+        &self.view
     }
 
     /// Runs the program up to its next act. A program that ended halts for ever; one that ended with an exception
     /// has no handler for it, which is a triple fault.
     pub(crate) fn next_op(&mut self, outcome: Option<Outcome>) -> Op {
         let Some(program) = self.program.as_mut() else { return Op::Hlt };
+        program.has_begun = true;
         HAND.replace(outcome.map_or(Hand::Empty, Hand::Outcome));
-        let polled = program.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        let polled = program.future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         match (polled, HAND.take()) {
             (Poll::Pending, Hand::Op(op)) => op,
             (Poll::Pending | Poll::Ready(Ok(())), _) => self.end(),

@@ -9,10 +9,12 @@ mod cpu;
 pub(crate) mod mailbox;
 pub mod message;
 pub mod snp;
+mod view;
 
 use std::fmt;
 
 pub use cpu::{Cpu, Pvalidated};
+pub(crate) use view::View;
 
 /// Whether the guest maps a page with the C-bit set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

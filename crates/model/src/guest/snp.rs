@@ -17,6 +17,10 @@ pub struct Answer {
     pub rax: u64,
     /// RBX.
     pub rbx: u64,
+    /// RCX.
+    pub rcx: u64,
+    /// RDX.
+    pub rdx: u64,
 }
 
 /// A GHCB in shared memory.
@@ -87,6 +91,8 @@ impl Ghcb {
             info_2: cpu.read_u64(page::SW_EXIT_INFO_2.at(self.gpa), Access::Shared).await?,
             rax: cpu.read_u64(page::RAX.at(self.gpa), Access::Shared).await?,
             rbx: cpu.read_u64(page::RBX.at(self.gpa), Access::Shared).await?,
+            rcx: cpu.read_u64(page::RCX.at(self.gpa), Access::Shared).await?,
+            rdx: cpu.read_u64(page::RDX.at(self.gpa), Access::Shared).await?,
         })
     }
 

@@ -18,7 +18,6 @@ pub(crate) struct Vmsas {
     watched: BTreeMap<u64, (Gfn, bool)>,
 }
 
-#[allow(dead_code, reason = "it is there for the creation of processors")]
 impl Vmsas {
     /// The vCPU runs with the VMSA at a frame from now on, or with none that memory could lose.
     pub(crate) fn watch(&mut self, vcpu: u64, gfn: Option<Gfn>) {

@@ -19,8 +19,13 @@ impl Vm {
 impl Vcpu {
     /// `KVM_GET_MP_STATE`.
     #[must_use]
-    pub fn mp_state(&self) -> MpState {
-        self.peer.mp_state()
+    pub fn mp_state(&mut self) -> MpState {
+        self.take_inbox();
+        self.accept_apic_events();
+        match self.peer.mp_state() {
+            MpState::Halted | MpState::ApResetHold if self.apic.is_unhalted() => MpState::Runnable,
+            state => state,
+        }
     }
 
     /// `KVM_SET_MP_STATE`.
@@ -68,7 +73,10 @@ impl Vcpu {
     #[must_use]
     pub fn is_blocked(&self) -> bool {
         match self.kernel.arch {
-            Arch::X86 => !self.peer.is_running() && !self.events.has_events(),
+            Arch::X86 => {
+                let is_woken = self.has_events() || self.peer.look(|waiting| waiting.inbox.wakes());
+                !self.peer.is_running() && !is_woken
+            }
             _ => self.peer.look(|waiting| match waiting.mp_state {
                 MpState::Stopped => true,
                 MpState::Suspended => !waiting.interrupt,
@@ -106,26 +114,55 @@ impl Vcpu {
     /// Source: Linux v7.2 `arch/x86/kvm/x86.c`, `vcpu_run`, `vcpu_block` and `vcpu_enter_guest`: the requests are
     /// served before a signal is looked at.
     fn before_entry_x86(&mut self) -> Option<Entered> {
-        if !self.peer.is_running() && !self.block_x86() {
-            return Some(self.interrupted());
+        loop {
+            self.take_inbox();
+            if !self.peer.is_running() && !self.block_x86() {
+                return Some(self.interrupted());
+            }
+            if self.peer.is_running() {
+                if self.events.serve_requests() {
+                    return Some(self.exit(&Exit::Shutdown));
+                }
+                if std::mem::take(&mut self.ap.update) {
+                    self.reset_by_init();
+                }
+                self.reload_vmsa();
+                self.accept_apic_events();
+            }
+            if self.is_interrupted() {
+                return Some(self.interrupted());
+            }
+            if self.peer.is_running() {
+                return None;
+            }
         }
-        if self.events.serve_requests() {
-            return Some(self.exit(&Exit::Shutdown));
-        }
-        self.is_interrupted().then(|| self.interrupted())
     }
 
+    /// Sleeps until something wakes the vCPU up. `false` if it was a signal.
+    ///
     /// Source: Linux v7.2 `arch/x86/kvm/x86.c`, `vcpu_block`.
     fn block_x86(&mut self) -> bool {
-        let has_events = self.events.has_events();
-        if !self.block(|waiting| has_events || waiting.mp_state == MpState::Runnable || waiting.interrupt) {
+        if !self.wait_for_events(|waiting| waiting.mp_state == MpState::Runnable) {
             return false;
         }
         match self.peer.mp_state() {
-            MpState::Halted | MpState::ApResetHold => self.peer.set_mp_state(MpState::Runnable),
+            MpState::Halted | MpState::ApResetHold => {
+                self.apic.halt_is_over();
+                self.peer.set_mp_state(MpState::Runnable);
+            }
             _ => {}
         }
-        self.peer.is_running()
+        true
+    }
+
+    /// Sleeps until something has come, or this is so, and acts on INIT and startup interrupts.
+    fn wait_for_events(&mut self, or: impl Fn(&Waiting) -> bool) -> bool {
+        let has_events = self.has_events();
+        let is_awake =
+            self.block(|waiting| has_events || waiting.interrupt || waiting.inbox.wakes() || or(waiting));
+        self.take_inbox();
+        self.accept_apic_events();
+        is_awake
     }
 
     /// `KVM_RUN` of an application processor that had no INIT: it never enters the guest. It sleeps until an INIT or
@@ -136,8 +173,7 @@ impl Vcpu {
         if !wants_to_run {
             return Err(Errno::EINTR);
         }
-        let has_events = self.events.has_events();
-        if self.block(|waiting| has_events || waiting.mp_state != MpState::Uninitialized) {
+        if self.wait_for_events(|waiting| waiting.mp_state != MpState::Uninitialized) {
             Err(Errno::EAGAIN)
         } else {
             self.interrupted()

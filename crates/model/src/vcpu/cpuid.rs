@@ -17,6 +17,8 @@ const XSAVE: u32 = 0xd;
 const TOPOLOGY: [u32; 2] = [0xb, 0x1f];
 /// The leaf with the widths of addresses.
 const ADDRESS_WIDTHS: u32 = 0x8000_0008;
+/// The leaf with the position of the C-bit.
+const MEMORY_ENCRYPTION: u32 = 0x8000_001f;
 /// EBX, EDX and ECX of leaf 0 on the processors that give zeros for a leaf that does not exist.
 const AMD: [[u32; 3]; 3] = [
     // "AuthenticAMD", "AMDisbetter!", "HygonGenuine"
@@ -45,6 +47,23 @@ impl Cpuid {
     /// One register of a leaf, 0 if it is not there. `register` counts from EAX.
     pub(crate) fn register(&self, function: u32, index: u32, register: usize) -> u32 {
         self.find(function, index).and_then(|entry| registers(entry).get(register).copied()).unwrap_or(0)
+    }
+
+    /// Address bits that a guest's physical addresses cannot have.
+    ///
+    /// Source: Linux v7.2 `arch/x86/kvm/cpuid.c`, `cpuid_query_maxphyaddr`.
+    pub(crate) fn reserved_address_bits(&self) -> u64 {
+        let is_shown = self.register(0x8000_0000, 0, 0) >= ADDRESS_WIDTHS;
+        let width = self.find(ADDRESS_WIDTHS, 0).filter(|_| is_shown).map_or(36, |entry| entry.eax & 0xff);
+        u64::MAX.checked_shl(width).unwrap_or(0)
+    }
+
+    /// The same where the bit that encrypts a page is allowed.
+    ///
+    /// Source: Linux v7.2 `arch/x86/kvm/svm/sev.c`, `sev_vcpu_after_set_cpuid`.
+    pub(crate) fn reserved_guest_address_bits(&self) -> u64 {
+        let c_bit = self.find(MEMORY_ENCRYPTION, 0).map_or(0, |entry| 1 << (entry.ebx & 0x3f));
+        self.reserved_address_bits() & !c_bit
     }
 
     /// The leaf that an Intel processor shows for one that is out of range: its highest basic leaf.

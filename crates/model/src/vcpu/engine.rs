@@ -2,7 +2,7 @@
 
 use crate::guest::mailbox::{Op, Outcome};
 use crate::guest::{GuestFault, Note};
-use crate::vcpu::{OnEntry, Vcpu};
+use crate::vcpu::{MpState, OnEntry, Vcpu};
 use exeunt_abi::Arch;
 use exeunt_proto::exit::{Entered, Exit, FailEntry, encode};
 
@@ -23,11 +23,12 @@ impl Vcpu {
             if let Some(entered) = self.before_entry() {
                 return entered;
             }
-            if !self.launched {
+            if !self.launched || !self.vmsa_is_valid() {
                 // No valid VMSA: KVM refuses in software and reports it as the hardware would.
                 return self.exit(&Exit::FailEntry(FailEntry { reason: u64::MAX, cpu: 0 }));
             }
             self.unmap_ghcb();
+            self.inject_interrupt();
             let outcome = self.on_entry.take().map(|on_entry| match on_entry {
                 OnEntry::Nothing => Outcome::Done,
                 OnEntry::GhcbMsr => Outcome::Value(self.ghcb.msr),
@@ -52,7 +53,7 @@ impl Vcpu {
             match self.do_op(op) {
                 Step::Guest(outcome) => {
                     op = self.guest.next_op(Some(outcome));
-                    if self.is_interrupted() || !self.peer.is_running() {
+                    if self.is_interrupted() || !self.peer.is_running() || self.peer.has_mail() {
                         self.retry = Some(op);
                         return None;
                     }
@@ -80,7 +81,7 @@ impl Vcpu {
             Op::Cpuid { function, index } => self.cpuid_op(function, index),
             Op::Hlt => {
                 self.on_entry = Some(OnEntry::Nothing);
-                Step::Exit(self.exit(&Exit::Hlt))
+                self.halt(MpState::Halted, &Exit::Hlt)
             }
             Op::TripleFault => {
                 self.on_entry = Some(OnEntry::Nothing);

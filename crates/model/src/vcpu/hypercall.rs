@@ -3,18 +3,13 @@
 use crate::guest::mailbox::Outcome;
 use crate::vcpu::Completion;
 use crate::vcpu::Step;
-use crate::vcpu::{OnEntry, Vcpu};
+use crate::vcpu::{OnEntry, Vcpu, low};
 use exeunt_abi::kvm::run::{HYPERCALL_LONG_MODE, MAP_GPA_RANGE};
 use exeunt_abi::{Errno, PAGE_SIZE};
 use exeunt_proto::exit::{Exit, Hypercall};
 
 /// `-KVM_ENOSYS`, the guest's name for a hypercall that is not there.
 const NO_SUCH_HYPERCALL: u64 = 1000u64.wrapping_neg();
-
-/// Bit 11 of the interrupt command register: logical destinations.
-const ICR_DESTINATION_MODE: u64 = 1 << 11;
-/// Bits 19:18: a shorthand in place of the destination.
-const ICR_SHORTHAND: u64 = 0x3 << 18;
 
 /// `-errno` as a register.
 fn negative(errno: Errno) -> u64 {
@@ -44,11 +39,14 @@ impl Vcpu {
         let [a0, a1, a2, a3] = [self.regs.rbx, self.regs.rcx, self.regs.rdx, self.regs.rsi];
         // The paravirtual features count as shown: KVM holds a guest to its CPUID only if userspace asked for it.
         self.regs.rax = match self.regs.rax {
-            nr::VAPIC_POLL_IRQ | nr::KICK_CPU | nr::SCHED_YIELD => 0,
-            nr::SEND_IPI if a3 & (ICR_DESTINATION_MODE | ICR_SHORTHAND) != 0 => negative(Errno::EINVAL),
-            // The clock of the model's hosts is not one that a guest could be paired with, and the local APICs are in
-            // userspace.
-            nr::CLOCK_PAIRING | nr::SEND_IPI => negative(Errno::EOPNOTSUPP),
+            nr::VAPIC_POLL_IRQ | nr::SCHED_YIELD => 0,
+            nr::KICK_CPU => {
+                self.vm.kick_by_apic_id(a1);
+                0
+            }
+            nr::SEND_IPI => self.vm.send_ipis([a0, a1], low(a2), a3).unwrap_or_else(negative),
+            // The clock of the model's hosts is not one that a guest could be paired with.
+            nr::CLOCK_PAIRING => negative(Errno::EOPNOTSUPP),
             MAP_GPA_RANGE if self.vm.map_gpa_range_exits() => {
                 if map_gpa_range_is_valid(a0, a1) {
                     return self.forward_map_gpa_range([a0, a1, a2]);

@@ -8,9 +8,10 @@ mod exception;
 mod hypercall;
 mod mp_state;
 mod msr;
-mod msr_store;
+pub(crate) mod msr_store;
 pub(crate) mod peer;
 mod pio;
+mod program;
 mod xstate;
 
 pub(crate) use complete::Completion;
@@ -19,16 +20,17 @@ pub use mp_state::MpState;
 pub use msr::{MsrFilter, MsrFilterRange};
 pub use peer::Kick;
 
+use crate::apic::ApicRegisters;
 use crate::events::{EventCaps, EventState, TripleFaults, request};
 use crate::faults::{Fault, Point};
-use crate::ghcb::GhcbState;
-use crate::ghcb::PscState;
+use crate::ghcb::{ApState, GhcbState, PscState};
 use crate::guest::mailbox::{Op, Running};
 use crate::guest::{Cpu, GuestFault, Note};
 use crate::memory::RmpFaults;
 use crate::system_event::{ArmFeatures, SbiState};
 use crate::vm::Vm;
 use cpuid::Cpuid;
+pub(crate) use cpuid::low;
 use exeunt_abi::kvm::caps::Cap;
 use exeunt_abi::kvm::events::{self, VcpuEvents};
 use exeunt_abi::kvm::run::{ExitReason, PORT_DATA_BYTES, RunPage};
@@ -38,6 +40,7 @@ use exeunt_proto::exit::Entered;
 use exeunt_proto::host;
 use msr_store::MsrStore;
 use peer::Peer;
+use program::Programs;
 use std::sync::Arc;
 
 /// Acts of a guest between two exits, after which `KVM_RUN` comes back as if a host timer had fired. So no guest
@@ -83,6 +86,9 @@ pub struct Vcpu {
     /// `KVM_RUN` has entered the run loop at least once.
     pub(crate) has_run: bool,
     pub(crate) events: EventState,
+    pub(crate) apic: ApicRegisters,
+    pub(crate) ap: ApState,
+    pub(crate) programs: Programs,
     pub(crate) arm_features: ArmFeatures,
     pub(crate) sbi: SbiState,
     pub(crate) ghcb: GhcbState,
@@ -118,10 +124,16 @@ impl Vcpu {
         P: FnOnce(Cpu) -> F,
         F: Future<Output = Result<(), GuestFault>> + Send + 'static,
     {
-        let (kernel, host, vm_type) = {
+        let (kernel, host, vm_type, has_apic, ghcb) = {
             let state = vm.lock();
-            (state.kernel, state.host, state.vm_type)
+            let has_apic = state.platform.irqchip.has_lapic();
+            (state.kernel, state.host, state.vm_type, has_apic, GhcbState::after_reset(&state))
         };
+        let mut events = EventState::new(host);
+        events.apic.in_kernel = has_apic;
+        if has_apic && id != 0 {
+            peer.set_mp_state(MpState::Uninitialized);
+        }
         Self {
             vm,
             kernel,
@@ -139,10 +151,13 @@ impl Vcpu {
             xcr0: xstate::FP,
             xss: 0,
             has_run: false,
-            events: EventState::new(host),
+            events,
+            apic: Self::new_apic(id == 0),
+            ap: ApState::default(),
+            programs: Programs::default(),
             arm_features: ArmFeatures::default(),
             sbi: SbiState::default(),
-            ghcb: GhcbState::default(),
+            ghcb,
             psc: PscState::default(),
             guest: Running::start(id, seed, program),
             rmp_faults: RmpFaults::default(),

@@ -248,12 +248,22 @@ impl Vcpu {
         if by_guest && !self.vm.filter_allows(index, FILTER_READ) {
             return Err(MsrRefusal::Filtered);
         }
-        self.msrs.get(index, &self.cpuid)
+        match Self::x2apic_number(index) {
+            Some(number) => self.read_x2apic(number),
+            None if index == msr::IA32_APICBASE => Ok(self.apic.base),
+            None => self.msrs.get(index, &self.cpuid),
+        }
     }
 
     fn write_msr(&mut self, index: u32, value: u64, by_guest: bool) -> Result<(), MsrRefusal> {
         if by_guest && !self.vm.filter_allows(index, FILTER_WRITE) {
             return Err(MsrRefusal::Filtered);
+        }
+        if let Some(number) = Self::x2apic_number(index) {
+            return self.write_x2apic(number, value);
+        }
+        if index == msr::IA32_APICBASE {
+            return self.write_apic_base(value, by_guest);
         }
         self.msrs.set(index, value, &self.cpuid)?;
         if index == msr::IA32_XSS {

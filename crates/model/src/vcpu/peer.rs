@@ -1,6 +1,8 @@
 //! The part of a vCPU that other threads reach while it runs or blocks.
 
 use super::MpState;
+use crate::apic::Inbox;
+use crate::ghcb::PendingVmsa;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -11,6 +13,10 @@ pub(crate) struct Peer {
     immediate_exit: AtomicBool,
     /// The number of `waiting.mp_state`, for a look without the lock. Written under it.
     mp_state: AtomicU32,
+    /// Something is in `waiting.inbox`, for a look without the lock. Written under it.
+    has_mail: AtomicBool,
+    /// The local APIC takes interrupts.
+    apic_enabled: AtomicBool,
     waiting: Mutex<Waiting>,
     changed: Condvar,
 }
@@ -23,6 +29,9 @@ pub(crate) struct Waiting {
     pub(crate) interrupt: bool,
     /// `KVM_REQ_VCPU_RESET`, with where to start.
     pub(crate) reset: Option<Reset>,
+    pub(crate) inbox: Inbox,
+    /// A VMSA that the vCPU has not taken over.
+    pub(crate) vmsa: PendingVmsa,
     /// The vCPU sleeps in `KVM_RUN` now.
     pub(crate) asleep: bool,
 }
@@ -57,6 +66,38 @@ impl Peer {
         self.mp_state.store(waiting.mp_state.number(), Ordering::Release);
         self.changed.notify_all();
         result
+    }
+
+    /// Sends something to the vCPU.
+    pub(crate) fn knock(&self, put: impl FnOnce(&mut Inbox)) {
+        self.change(|waiting| {
+            put(&mut waiting.inbox);
+            self.has_mail.store(true, Ordering::Release);
+        });
+    }
+
+    /// Something was sent that the vCPU has not looked at.
+    pub(crate) fn has_mail(&self) -> bool {
+        self.has_mail.load(Ordering::Acquire)
+    }
+
+    /// Takes what was sent.
+    pub(crate) fn take_inbox(&self) -> Option<Inbox> {
+        if !self.has_mail() {
+            return None;
+        }
+        Some(self.change(|waiting| {
+            self.has_mail.store(false, Ordering::Release);
+            std::mem::take(&mut waiting.inbox)
+        }))
+    }
+
+    pub(crate) fn enable_apic(&self, on: bool) {
+        self.apic_enabled.store(on, Ordering::Release);
+    }
+
+    pub(crate) fn apic_is_enabled(&self) -> bool {
+        self.apic_enabled.load(Ordering::Acquire)
     }
 
     /// Looks at what is there now.

@@ -5,10 +5,10 @@ use super::Row;
 use super::dispatch::Expected;
 use super::stage::Stage;
 use crate::guest::GuestFault;
-use exeunt_abi::Errno;
 use exeunt_abi::ghcb::exit_code::{self, ioio};
 use exeunt_abi::ghcb::page;
 use exeunt_abi::kvm::run::{ExitReason, Io};
+use exeunt_abi::{Dialect, Errno};
 
 /// `SW_EXITINFO2` that asks the guest to raise `#GP`.
 const RAISE_GP: u64 = 0xffff_ffff_8000_030d;
@@ -53,6 +53,20 @@ pub(super) fn check(stage: &mut Stage, row: &Row, result: i64, expected: &mut Ex
         }
     }
     assert_eq!(stage.fault(), fault, "exception");
+}
+
+/// `SW_EXITINFO1` and `SW_EXITINFO2` of a request to start or stop another processor, which the vectors replaced by a
+/// result of the row's choice.
+pub(super) fn ap_creation(stage: &Stage, row: &Row, dialect: Dialect) -> [u64; 2] {
+    let [info_1, gpa, features] = ["in1", "in2", "rax"].map(|name| row.hex(name));
+    let exists = info_1 >> 32 < stage.vm.lock().vcpus;
+    let differs = if dialect.compares_all_sev_features() { features ^ 1 } else { features & 0x18 };
+    let is_valid = match info_1 & 0xffff_ffff {
+        0 | 1 => differs == 0 && gpa % 0x1000 == 0 && gpa % 0x20_0000 != 0 && gpa >> 36 == 0,
+        2 => true,
+        _ => false,
+    };
+    if exists && is_valid { [0, 0] } else { [2, page::malformed::INVALID_INPUT] }
 }
 
 /// RAX after a hypercall of a row, none of which is one that KVM has.

@@ -23,6 +23,8 @@ pub(super) struct Setup {
     pub(super) snp: bool,
     pub(super) ghcb_version: u64,
     pub(super) certs: bool,
+    /// Another vCPU is made first, so that the stage's has number 1.
+    pub(super) is_second: bool,
     /// Runs of pages with memory: first byte, bytes.
     pub(super) memory: Vec<(u64, u64)>,
 }
@@ -49,6 +51,9 @@ impl Stage {
         vm.launch().unwrap();
         // The vectors also hold version 1 for SNP, which `KVM_SEV_INIT2` refuses.
         vm.lock().ghcb_version = setup.ghcb_version;
+        if setup.is_second {
+            vm.create_vcpu(0, |_| async { Ok(()) }).unwrap();
+        }
         let msr = Arc::new(AtomicU64::new(0));
         let next = Arc::clone(&msr);
         let fault = Arc::new(Mutex::new(None));

@@ -41,7 +41,7 @@ fn a_reset_exits_by_its_type_with_its_reason_and_stops_every_vcpu() {
         for kind in 0..6u64 {
             let vm = riscv64(dialect);
             let (mut vcpu, seen) = calling(&vm, vec![(extension::SRST, 0, [kind, 1 << 32 | 1, 0, 0, 0, 0])]);
-            let (other, _) = calling(&vm, Vec::new());
+            let (mut other, _) = calling(&vm, Vec::new());
             vcpu.page_mut().exit = [0xaa; 256];
             assert_eq!(vcpu.enter(), Ok(()));
             let expected = match kind {
