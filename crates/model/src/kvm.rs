@@ -73,6 +73,9 @@ fn vm_types(kernel: Kernel, host: Host) -> u64 {
         if kernel.dialect.has_snp() && !host.is_intel() {
             types |= bit(VmType::Snp);
         }
+        if kernel.dialect.has_tdx() && host.is_intel() {
+            types |= bit(VmType::Tdx);
+        }
     }
     types
 }

@@ -20,6 +20,7 @@ pub mod psp;
 mod rng;
 mod state;
 mod system_event;
+mod tdx;
 mod vcpu;
 #[cfg(test)]
 mod vectors;
@@ -32,5 +33,6 @@ pub use kvm::Kvm;
 pub use memory::{DirtyLog, GuestMemfd, Protection, RmpEntry, Slot, SparseMemory, UserMemory, falloc};
 pub use psp::Firmware;
 pub use rng::Rng;
+pub use tdx::{TdxFailure, TdxPlatform};
 pub use vcpu::{Kick, MpState, MsrFilter, MsrFilterRange, Vcpu};
 pub use vm::Vm;

@@ -6,6 +6,7 @@ use crate::memory::Memory;
 use crate::platform::Platform;
 use crate::psp::Firmware;
 use crate::system_event::HypervCrash;
+use crate::tdx::Td;
 use crate::vcpu::MsrFilter;
 use crate::vcpu::peer::Peer;
 use exeunt_abi::kvm::caps::Cap;
@@ -29,6 +30,7 @@ pub(crate) struct VmState {
     pub(crate) initialised: bool,
     /// The guest has been launched, if the type needs it.
     pub(crate) launched: bool,
+    pub(crate) td: Td,
     pub(crate) ghcb_version: u64,
     /// `KVM_SEV_SNP_ENABLE_REQ_CERTS` has been done.
     pub(crate) certs_enabled: bool,
@@ -59,6 +61,7 @@ impl VmState {
             caps: BTreeMap::new(),
             initialised: !vm_type.has_protected_state(),
             launched: !vm_type.has_protected_state(),
+            td: Td::default(),
             ghcb_version: 0,
             certs_enabled: false,
             sev: Sev::new(vm_type),

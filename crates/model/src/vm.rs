@@ -18,8 +18,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// `KVM_MSR_EXIT_REASON_VALID_MASK`.
 const MSR_EXIT_REASONS: u64 = 0x7;
-/// `KVM_MAX_VCPUS` of a kernel built without `MAXSMP`.
-const MAX_VCPUS: u64 = 1024;
 
 /// A VM of the model. Clones are handles of the same VM.
 #[derive(Clone, Debug)]
@@ -29,6 +27,8 @@ pub struct Vm {
     exit_hypercalls: Arc<AtomicU64>,
     /// vCPUs with nothing to do sleep.
     pub(crate) blocking: Arc<AtomicBool>,
+    /// `kvm->vm_dead`: every ioctl of the VM and its vCPUs fails from then on.
+    dead: Arc<AtomicBool>,
     pub(crate) faults: Faults,
 }
 
@@ -37,12 +37,23 @@ impl Vm {
         let faults = Faults::default();
         let memory = Memory::new(kernel, vm_type, user, faults.clone());
         let state = Arc::new(Mutex::new(VmState::new(kernel, host, vm_type, memory)));
-        Self { state, exit_hypercalls: Arc::default(), blocking: Arc::default(), faults }
+        let (exit_hypercalls, blocking, dead) = Default::default();
+        Self { state, exit_hypercalls, blocking, dead, faults }
     }
 
     /// `user_exit_on_hypercall(KVM_HC_MAP_GPA_RANGE)`.
     pub(crate) fn map_gpa_range_exits(&self) -> bool {
         self.exit_hypercalls.load(Ordering::Relaxed) & (1 << MAP_GPA_RANGE) != 0
+    }
+
+    /// `kvm->vm_dead`.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::Relaxed)
+    }
+
+    /// `kvm_vm_dead`: KVM, or the TDX module, cannot go on with the VM.
+    pub(crate) fn kill(&self) {
+        self.dead.store(true, Ordering::Relaxed);
     }
 
     /// The state. A poisoned lock is taken all the same: every change of the state is complete when a lock ends.
@@ -121,7 +132,7 @@ impl Vm {
     ///
     /// # Errors
     ///
-    /// `EINVAL` above 1024 vCPUs.
+    /// `EINVAL` above 1024 vCPUs, for a TD above the processors of the host; `EIO` for a TD before `KVM_TDX_INIT_VM`.
     pub fn create_vcpu<P, F>(&self, seed: u64, program: P) -> Result<Vcpu, Errno>
     where
         P: FnOnce(Cpu) -> F,
@@ -130,9 +141,10 @@ impl Vm {
         let peer = Arc::default();
         let id = {
             let mut state = self.lock();
-            if state.vcpus >= MAX_VCPUS {
+            if state.vcpus >= u64::from(state.max_vcpus()) {
                 return Err(Errno::EINVAL);
             }
+            state.check_td_vcpu()?;
             let id = state.vcpus;
             state.vcpus = id.saturating_add(1);
             state.peers.push(Arc::clone(&peer));

@@ -31,6 +31,8 @@ crate::named::named_newtype! {
     NON_RECOVERABLE_TD = 0x4000_0002 << 32, "The TD is lost.";
     NON_RECOVERABLE_TD_NON_ACCESSIBLE = 0x6000_0005 << 32, "The TD is lost with its memory.";
     NON_RECOVERABLE_TD_WRONG_APIC_MODE = 0x6000_0007 << 32, "The TD left the mode x2APIC.";
+    TD_FATAL = 0xe000_0604 << 32, "The TD was lost before.";
+    VCPU_STATE_INCORRECT = 0xc000_0700 << 32, "The vCPU was lost before, or is not ready.";
     OPERAND_INVALID = 0xc000_0100 << 32, "An operand is wrong; bits 31:0 say which, as in [`operand`].";
     OPERAND_BUSY = 0x8000_0200 << 32, "An operand is in use elsewhere; bits 31:0 say which.";
     PAGE_ALREADY_ACCEPTED = 0x0000_0b0a << 32, "The page is there already; bits 31:0 are its level.";

@@ -8,6 +8,7 @@ use crate::rng::Rng;
 use exeunt_abi::Errno;
 use exeunt_abi::ghcb::psc;
 use exeunt_abi::kvm::sev::firmware;
+use exeunt_abi::tdx::CompletionStatus;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,11 +32,15 @@ pub enum Point {
     ScratchBuffer,
     /// KVM is about to read the page of a guest's request, or its type in it. Chance spares it.
     GuestRequestRead,
+    /// A page of the initial memory is about to be added to a guest.
+    LaunchPage,
+    /// The TDX module is about to enter a vCPU.
+    VpEnter,
 }
 
 impl Point {
     /// Every point.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::AttributeChange,
         Self::GmemPage,
         Self::PreFault,
@@ -44,6 +49,8 @@ impl Point {
         Self::FirmwareCommand,
         Self::ScratchBuffer,
         Self::GuestRequestRead,
+        Self::LaunchPage,
+        Self::VpEnter,
     ];
 
     /// The name in traces.
@@ -58,6 +65,8 @@ impl Point {
             Self::FirmwareCommand => "firmware-command",
             Self::ScratchBuffer => "scratch-buffer",
             Self::GuestRequestRead => "guest-request-read",
+            Self::LaunchPage => "launch-page",
+            Self::VpEnter => "vp-enter",
         }
     }
 }
@@ -69,7 +78,7 @@ pub enum Fault {
     Fails(Errno),
     /// At [`Point::GmemPage`]: the page is poisoned, and stays so until its hole is punched.
     Poison,
-    /// At [`Point::Act`] and [`Point::PreFault`]: a signal is pending, the ioctl ends with `EINTR`.
+    /// At [`Point::Act`], [`Point::PreFault`] and [`Point::LaunchPage`]: a signal is pending, the ioctl ends with `EINTR`.
     Signal,
     /// At [`Point::PscRead`]: another vCPU of the guest overwrites a word of the descriptor just before it is read.
     Rewrite {
@@ -82,6 +91,8 @@ pub enum Fault {
     Status(u32),
     /// At [`Point::FirmwareCommand`]: the firmware is updated first, so that its TCB version is another.
     Update,
+    /// At [`Point::VpEnter`]: `TDH.VP.ENTER` comes back with this status and has not entered the guest.
+    VpEnter(CompletionStatus),
 }
 
 /// What goes wrong in a VM.
@@ -137,7 +148,12 @@ impl FaultPlan {
                 0 => Fault::Fails(Errno::EAGAIN),
                 _ => Fault::Signal,
             },
-            Point::Act => Fault::Signal,
+            Point::Act | Point::LaunchPage => Fault::Signal,
+            Point::VpEnter => Fault::VpEnter(match rng.below(4) {
+                0 => CompletionStatus::NON_RECOVERABLE_TD,
+                1 => CompletionStatus(rng.next_u64()),
+                _ => CompletionStatus::OPERAND_BUSY,
+            }),
             Point::PscRead => rewrite(rng),
             Point::FirmwareCommand => match rng.below(4) {
                 0 => Fault::Fails(Errno::ETIMEDOUT),

@@ -56,7 +56,7 @@ impl Cpu {
         Act::new(Op::Read { gpa, bytes, access }, |outcome| match outcome {
             Outcome::Bytes(bytes) => Ok(bytes),
             Outcome::Fault(fault) => Err(fault),
-            Outcome::Done | Outcome::Value(_) | Outcome::Registers(_) => Ok(Vec::new()),
+            _ => Ok(Vec::new()),
         })
     }
 
@@ -236,7 +236,7 @@ impl Cpu {
                 Ok([word(0), word(8)])
             }
             Outcome::Fault(fault) => Err(fault),
-            Outcome::Done | Outcome::Value(_) | Outcome::Registers(_) => Ok([0; 2]),
+            _ => Ok([0; 2]),
         })
     }
 
@@ -280,7 +280,7 @@ pub struct Act<T> {
 }
 
 impl<T> Act<T> {
-    const fn new(op: Op, read: fn(Outcome) -> Result<T, GuestFault>) -> Self {
+    pub(super) const fn new(op: Op, read: fn(Outcome) -> Result<T, GuestFault>) -> Self {
         Self { op: Some(op), read }
     }
 }
@@ -300,11 +300,11 @@ impl<T> Future for Act<T> {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "an act hands its outcome over")]
-fn value(outcome: Outcome) -> Result<u64, GuestFault> {
+pub(super) fn value(outcome: Outcome) -> Result<u64, GuestFault> {
     match outcome {
         Outcome::Value(value) => Ok(value),
         Outcome::Fault(fault) => Err(fault),
-        Outcome::Done | Outcome::Bytes(_) | Outcome::Registers(_) => Ok(0),
+        _ => Ok(0),
     }
 }
 

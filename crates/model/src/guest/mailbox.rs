@@ -1,5 +1,6 @@
 //! How a program and the engine hand each other acts and results.
 
+use super::tdx::TdRegs;
 use super::{Access, Cpu, GuestFault, Note, View};
 use exeunt_abi::Gpa;
 use std::cell::Cell;
@@ -68,6 +69,10 @@ pub(crate) enum Op {
         function: u32,
         index: u32,
     },
+    /// `TDCALL` with these registers.
+    Tdcall(Box<TdRegs>),
+    /// What RCX was when the vCPU of a TD started.
+    InitialRcx,
     Hlt,
     TripleFault,
     /// Write a synthetic register of Hyper-V.
@@ -96,6 +101,8 @@ pub(crate) enum Outcome {
     /// EAX, EBX, ECX, EDX.
     Registers([u32; 4]),
     Bytes(Vec<u8>),
+    /// The registers after a `TDCALL`.
+    Tdcall(Box<TdRegs>),
     Fault(GuestFault),
 }
 

@@ -9,6 +9,7 @@ mod cpu;
 pub(crate) mod mailbox;
 pub mod message;
 pub mod snp;
+pub mod tdx;
 mod view;
 
 use std::fmt;
@@ -41,6 +42,12 @@ pub enum GuestFault {
     },
     /// `#VC`: an SEV-ES guest has to ask for this instruction through its GHCB.
     VmmCommunication,
+    /// `#VE`: a TD executed an instruction that it has to ask the host for, touched an address without memory, or a
+    /// page that it did not accept.
+    VirtualizationException {
+        /// The address, if it was an access.
+        gpa: u64,
+    },
     /// `#UD`: the CPU does not have the instruction.
     InvalidOpcode,
     /// `#GP`: the instruction is refused.
@@ -53,6 +60,7 @@ impl fmt::Display for GuestFault {
             Self::NotValidated { gpa } => write!(f, "#VC: private page at {gpa:#x} is not validated"),
             Self::NoMemory { gpa } => write!(f, "#VC: no memory at {gpa:#x}"),
             Self::VmmCommunication => f.write_str("#VC: an instruction that the hypervisor has to emulate"),
+            Self::VirtualizationException { gpa } => write!(f, "#VE at {gpa:#x}"),
             Self::InvalidOpcode => f.write_str("#UD"),
             Self::GeneralProtection => f.write_str("#GP"),
         }

@@ -77,14 +77,19 @@ impl Vcpu {
         Step::Resume
     }
 
-    fn miss(&mut self, op: Op, miss: Miss) -> Step {
+    /// What becomes of an act that did not reach its memory. It is kept where it is to be tried again.
+    pub(crate) fn miss(&mut self, op: Op, miss: Miss) -> Step {
         match miss {
+            Miss::Unaccepted { gfn } => self.td_touches_unaccepted(gfn),
             Miss::Guest(fault) => Step::Guest(Outcome::Fault(fault)),
             // KVM cannot emulate a guest whose registers it does not see, and lets it try again.
             Miss::Emulate { has_slot: true, .. } if self.vm_type.has_protected_state() => self.stuck(op),
             Miss::Emulate { gfn, .. } => {
                 let gpa = gfn.gpa().0;
-                Step::Guest(Outcome::Fault(GuestFault::NoMemory { gpa }))
+                Step::Guest(Outcome::Fault(match self.vm_type {
+                    VmType::Tdx => GuestFault::VirtualizationException { gpa },
+                    _ => GuestFault::NoMemory { gpa },
+                }))
             }
             Miss::Failed(errno) => {
                 self.retry = Some(op);
@@ -138,6 +143,9 @@ impl Memory {
         if self.vm_type == VmType::Snp {
             self.check_rmp(backing, gfn, private, write, level)?;
         }
+        if self.vm_type == VmType::Tdx && private {
+            self.sept.check_accepted(gfn)?;
+        }
         Ok(backing)
     }
 
@@ -163,7 +171,14 @@ impl Memory {
         checked.map_err(|refused| violation(refused, gfn, write, true))
     }
 
-    fn guest_read(&mut self, gpa: Gpa, bytes: usize, access: Access, level: u8) -> Result<Outcome, Miss> {
+    pub(crate) fn guest_read(
+        &mut self,
+        gpa: Gpa,
+        bytes: usize,
+        access: Access,
+        level: u8,
+    ) -> Result<Outcome, Miss> {
+        let (gpa, access) = self.sept.resolve(gpa, access);
         let mut got = vec![0; bytes];
         for (chunk, gfn, offset) in split_at_pages(gpa, bytes) {
             let to = got.get_mut(chunk).unwrap_or_default();
@@ -182,7 +197,14 @@ impl Memory {
         Ok(Outcome::Bytes(got))
     }
 
-    fn guest_write(&mut self, gpa: Gpa, bytes: &[u8], access: Access, level: u8) -> Result<Outcome, Miss> {
+    pub(crate) fn guest_write(
+        &mut self,
+        gpa: Gpa,
+        bytes: &[u8],
+        access: Access,
+        level: u8,
+    ) -> Result<Outcome, Miss> {
+        let (gpa, access) = self.sept.resolve(gpa, access);
         for (chunk, gfn, offset) in split_at_pages(gpa, bytes.len()) {
             let from = bytes.get(chunk).unwrap_or_default();
             match self.touch(gfn, access, true, level)? {

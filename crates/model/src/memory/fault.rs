@@ -23,6 +23,8 @@ pub(crate) enum Backing {
 pub(crate) enum Miss {
     /// The guest gets an exception.
     Guest(GuestFault),
+    /// A TD did not accept the page, and the host is told.
+    Unaccepted { gfn: Gfn },
     /// The host gets `KVM_EXIT_MEMORY_FAULT` with this error number.
     Host { gfn: Gfn, private: bool, errno: Errno },
     /// KVM would emulate the access: no slot is there, or one that cannot be written.
@@ -53,6 +55,9 @@ impl Memory {
         if private || self.is_gmem_only(&slot) {
             let (file, index) = slot.private_page(gfn).ok_or_else(|| to_host(Errno::EFAULT))?;
             self.get_pfn(&slot, file, index, gfn).map_err(to_host)?;
+            if self.vm_type == VmType::Tdx {
+                self.sept.map(gfn);
+            }
             return Ok(Backing::Gmem { file: file.file, index });
         }
         if write && slot.has(MEM_READONLY) {

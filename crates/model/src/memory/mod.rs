@@ -13,10 +13,12 @@ mod pre_fault;
 mod region;
 mod rmp;
 mod run_map;
+mod sept;
 mod user;
 
 pub(crate) use access::RmpFaults;
 pub use dirty::DirtyLog;
+pub(crate) use fault::Miss;
 pub use ioctl::falloc;
 pub use memslot::{GuestMemfd, Slot};
 pub use rmp::RmpEntry;
@@ -34,6 +36,7 @@ use launch::Vmsas;
 use memslot::Slots;
 use rmp::Rmp;
 use run_map::RunMap;
+use sept::Sept;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -59,6 +62,7 @@ pub(crate) struct Memory {
     next_pfn: u64,
     pub(crate) attributes: Attributes,
     pub(crate) rmp: Rmp,
+    pub(crate) sept: Sept,
     /// The guest's number in the reverse map.
     pub(crate) asid: u16,
     pub(crate) vmsas: Vmsas,
@@ -83,6 +87,7 @@ impl Memory {
             next_pfn: FIRST_PFN,
             attributes: Attributes::default(),
             rmp: Rmp::default(),
+            sept: Sept::default(),
             asid: 1,
             vmsas: Vmsas::default(),
             dirty: BTreeMap::new(),
@@ -254,7 +259,7 @@ impl Memory {
             let Some((file, index)) = slot.private_page(part.gfn()) else { continue };
             let indices = index..index.saturating_add(part.pages());
             if let Some(gmem) = self.files.get_mut(file.file) {
-                truncate(gmem, indices, space, &mut self.rmp, &mut self.vmsas);
+                truncate(gmem, indices, space, &mut self.rmp, &mut self.vmsas, &mut self.sept);
             }
         }
     }
@@ -263,7 +268,7 @@ impl Memory {
     fn punch_hole(&mut self, file: GuestMemfd, indices: Range<u64>) {
         let [space, _] = &self.spaces;
         if let Some(gmem) = self.files.get_mut(file.file) {
-            truncate(gmem, indices, space, &mut self.rmp, &mut self.vmsas);
+            truncate(gmem, indices, space, &mut self.rmp, &mut self.vmsas, &mut self.sept);
         }
     }
 
@@ -278,6 +283,7 @@ impl Memory {
     /// `KVM_SET_MEMORY_ATTRIBUTES`, checks done: neither memory is touched.
     pub(crate) fn set_attributes(&mut self, range: PageRange, to: PageState) {
         self.attributes.set(range, to);
+        self.sept_follow(range, to);
     }
 }
 
@@ -291,7 +297,14 @@ enum HostBacking {
 /// Frees pages of a file: vCPUs whose VMSA is there learn of it, and the frames are the hypervisor's again.
 ///
 /// Source: Linux v7.2 `virt/kvm/guest_memfd.c`, `kvm_gmem_punch_hole`.
-fn truncate(gmem: &mut Gmem, indices: Range<u64>, space: &Slots, rmp: &mut Rmp, vmsas: &mut Vmsas) {
+fn truncate(
+    gmem: &mut Gmem,
+    indices: Range<u64>,
+    space: &Slots,
+    rmp: &mut Rmp,
+    vmsas: &mut Vmsas,
+    sept: &mut Sept,
+) {
     let end = indices.end.min(gmem.len() / PAGE_SIZE);
     if indices.start >= end {
         return;
@@ -303,6 +316,7 @@ fn truncate(gmem: &mut Gmem, indices: Range<u64>, space: &Slots, rmp: &mut Rmp, 
         let gfn =
             |index: u64| slot.range.gfn().0.saturating_add(index.saturating_sub(offset_bytes / PAGE_SIZE));
         vmsas.invalidate(gfn(bound.start)..gfn(bound.end));
+        sept.zap(gfn(bound.start)..gfn(bound.end));
     }
     rmp.make_shared(gmem.pfn(indices.start)..gmem.pfn(indices.end));
     gmem.truncate(indices);

@@ -76,7 +76,7 @@ impl Vcpu {
             Err(Miss::Emulate { .. }) => Err(Errno::ENOENT),
             Err(Miss::Failed(errno)) => Err(errno),
             // A fault of the guest's own is none of the mapping.
-            Err(Miss::Guest(_) | Miss::Npf { .. }) => Ok(PAGE_SIZE),
+            Err(Miss::Guest(_) | Miss::Npf { .. } | Miss::Unaccepted { .. }) => Ok(PAGE_SIZE),
         }
     }
 }

@@ -178,6 +178,7 @@ impl Memory {
     fn delete_slot(&mut self, number: u32) -> Option<Slot> {
         let slot = self.space_mut(number)?.remove(number)?;
         self.dirty.remove(&number);
+        self.sept.forget(&slot);
         if let Some((file, offset_bytes)) = slot.guest_memfd {
             if let Some(gmem) = self.files.get_mut(file.file) {
                 gmem.unbind(offset_bytes / PAGE_SIZE, slot.range.pages());

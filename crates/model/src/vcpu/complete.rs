@@ -1,6 +1,7 @@
 //! Completions: what KVM does with userspace's answer at the next `KVM_RUN`.
 
 use crate::ghcb::Pieces;
+use crate::tdx::TdCompletion;
 use crate::vcpu::pio::StringIo;
 use crate::vcpu::{Step, Vcpu};
 use exeunt_abi::ghcb::guest_message::vmm_error;
@@ -38,6 +39,8 @@ pub(crate) enum Completion {
     Rdmsr,
     /// The answer to a write may be an exception.
     Wrmsr,
+    /// The answer to a `TDG.VP.VMCALL`.
+    Td(TdCompletion),
 }
 
 /// The answer to a conversion, as this kernel takes it.
@@ -78,6 +81,7 @@ impl Vcpu {
                 Answer::Invalid => return Err(Errno::EINVAL),
             },
             Completion::Mmio(pieces) => self.complete_mmio(pieces),
+            Completion::Td(completion) => self.complete_td(completion)?,
             Completion::Vmgexit { by_page } => self.complete_vmgexit(by_page),
             Completion::ReqCerts if self.kernel.dialect.certs_form() == CertsForm::Coco => {
                 self.complete_coco()

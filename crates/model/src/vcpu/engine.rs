@@ -4,6 +4,7 @@ use crate::guest::mailbox::{Op, Outcome};
 use crate::guest::{GuestFault, Note};
 use crate::vcpu::{MpState, OnEntry, Vcpu};
 use exeunt_abi::Arch;
+use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_proto::exit::{Entered, Exit, FailEntry, encode};
 
 /// What became of an act.
@@ -23,6 +24,11 @@ impl Vcpu {
             if let Some(entered) = self.before_entry() {
                 return entered;
             }
+            match self.td_enter() {
+                Some(Step::Exit(entered)) => return entered,
+                Some(_) => continue,
+                None => {}
+            }
             if !self.launched || !self.vmsa_is_valid() {
                 // No valid VMSA: KVM refuses in software and reports it as the hardware would.
                 return self.exit(&Exit::FailEntry(FailEntry { reason: u64::MAX, cpu: 0 }));
@@ -34,6 +40,7 @@ impl Vcpu {
                 OnEntry::GhcbMsr => Outcome::Value(self.ghcb.msr),
                 OnEntry::Rax => Outcome::Value(self.regs.rax),
                 OnEntry::EdxEax => Outcome::Value(self.regs.rdx << 32 | self.regs.rax & 0xffff_ffff),
+                OnEntry::Tdvmcall => self.td_registers(),
                 OnEntry::SbiReturn => self.sbi_return(),
             });
             let outcome = self.take_raised().map(Outcome::Fault).or(outcome);
@@ -79,6 +86,10 @@ impl Vcpu {
             Op::Rdmsr { index } => self.rdmsr_op(index),
             Op::Wrmsr { index, value } => self.wrmsr_op(index, value),
             Op::Cpuid { function, index } => self.cpuid_op(function, index),
+            Op::Tdcall(regs) => self.tdcall(&regs),
+            Op::InitialRcx => Step::Guest(Outcome::Value(self.td.initial_rcx)),
+            Op::Hlt if self.vm_type == VmType::Tdx => self.td_halt(OnEntry::Nothing),
+            Op::TripleFault if self.vm_type == VmType::Tdx => self.td_triple_fault(),
             Op::Hlt => {
                 self.on_entry = Some(OnEntry::Nothing);
                 self.halt(MpState::Halted, &Exit::Hlt)
@@ -112,6 +123,7 @@ impl Vcpu {
     /// that the processor does not have.
     pub(crate) fn not_emulated(&self) -> GuestFault {
         match self.kernel.arch {
+            Arch::X86 if self.vm_type == VmType::Tdx => GuestFault::VirtualizationException { gpa: 0 },
             Arch::X86 if self.vm_type.has_protected_state() => GuestFault::VmmCommunication,
             Arch::X86 => GuestFault::GeneralProtection,
             _ => GuestFault::InvalidOpcode,

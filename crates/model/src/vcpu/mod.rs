@@ -18,6 +18,7 @@ pub(crate) use complete::Completion;
 pub(crate) use engine::Step;
 pub use mp_state::MpState;
 pub use msr::{MsrFilter, MsrFilterRange};
+pub(crate) use msr_store::MsrRefusal;
 pub use peer::Kick;
 
 use crate::apic::ApicRegisters;
@@ -28,6 +29,7 @@ use crate::guest::mailbox::{Op, Running};
 use crate::guest::{Cpu, GuestFault, Note};
 use crate::memory::RmpFaults;
 use crate::system_event::{ArmFeatures, SbiState};
+use crate::tdx::TdVcpu;
 use crate::vm::Vm;
 use cpuid::Cpuid;
 pub(crate) use cpuid::low;
@@ -60,6 +62,8 @@ pub(crate) enum OnEntry {
     EdxEax,
     /// a0 and a1.
     SbiReturn,
+    /// The registers of a `TDG.VP.VMCALL`.
+    Tdvmcall,
 }
 
 /// A vCPU of the model. It meets a VMM half as [`host::Vcpu`] and [`host::Events`].
@@ -93,6 +97,7 @@ pub struct Vcpu {
     pub(crate) sbi: SbiState,
     pub(crate) ghcb: GhcbState,
     pub(crate) psc: PscState,
+    pub(crate) td: TdVcpu,
     pub(crate) guest: Running,
     pub(crate) rmp_faults: RmpFaults,
     /// An act that faulted and is to be tried again.
@@ -159,6 +164,7 @@ impl Vcpu {
             sbi: SbiState::default(),
             ghcb,
             psc: PscState::default(),
+            td: TdVcpu::default(),
             guest: Running::start(id, seed, program),
             rmp_faults: RmpFaults::default(),
             retry: None,
@@ -217,6 +223,9 @@ impl Vcpu {
     }
 
     fn run_once(&mut self) -> Entered {
+        if self.vm.is_dead() {
+            return Err(Errno::EIO);
+        }
         let wants_to_run = !self.peer.immediate_exit();
         self.page.flags = 0;
         if self.peer.mp_state() == MpState::Uninitialized {
@@ -244,7 +253,7 @@ impl Vcpu {
         }
         if !self.launched {
             let state = self.vm.lock();
-            if !state.initialised {
+            if !state.initialised || !self.td_can_run(state.launched) {
                 return Err(Errno::EINVAL);
             }
             self.launched = state.launched && (!self.vm_type.has_ghcb() || state.sev.is_protected(self.id));

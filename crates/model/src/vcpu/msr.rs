@@ -5,12 +5,14 @@ use super::msr_store::MsrRefusal;
 use super::xstate;
 use crate::guest::GuestFault;
 use crate::guest::mailbox::Outcome;
+use crate::tdx;
 use crate::vcpu::{Completion, OnEntry, Step, Vcpu};
 use crate::vm::Vm;
 use exeunt_abi::Errno;
 use exeunt_abi::ghcb::page::{event_injection, exit_info_1};
 use exeunt_abi::kvm::caps::Cap;
 use exeunt_abi::kvm::run::{X86Msr, msr_exit_reason};
+use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::msr_index as msr;
 use exeunt_proto::exit::{Exit, Rdmsr, Wrmsr};
 
@@ -130,7 +132,7 @@ impl Vcpu {
         if self.is_plain_x86() {
             return None;
         }
-        let is_ghcb = self.vm_type.has_protected_state() && index == msr::AMD64_SEV_ES_GHCB;
+        let is_ghcb = self.vm_type.has_ghcb() && index == msr::AMD64_SEV_ES_GHCB;
         Some(Step::Guest(match value {
             _ if !is_ghcb => Outcome::Fault(self.not_emulated()),
             None => Outcome::Value(self.ghcb.msr),
@@ -147,7 +149,7 @@ impl Vcpu {
         match self.read_msr(index, true) {
             Ok(value) => {
                 [self.regs.rax, self.regs.rdx] = [value & 0xffff_ffff, value >> 32];
-                Step::Resume
+                self.complete_msr(false)
             }
             Err(refusal) => match self.exiting_reason(refusal) {
                 Some(reason) => {
@@ -164,7 +166,7 @@ impl Vcpu {
         let index = low(self.regs.rcx);
         let value = self.regs.rdx << 32 | self.regs.rax & 0xffff_ffff;
         match self.write_msr(index, value, true) {
-            Ok(()) => Step::Resume,
+            Ok(()) => self.complete_msr(false),
             Err(refusal) => match self.exiting_reason(refusal) {
                 Some(reason) => {
                     self.completion = Some(Completion::Wrmsr);
@@ -203,7 +205,9 @@ impl Vcpu {
     ///
     /// Source: Linux v7.2 `arch/x86/kvm/svm/svm.c`, `svm_complete_emulated_msr`.
     fn complete_msr(&mut self, is_refused: bool) -> Step {
-        if is_refused && self.ghcb.mapped.is_some() {
+        if self.vm_type == VmType::Tdx {
+            self.complete_td_msr(is_refused);
+        } else if is_refused && self.ghcb.mapped.is_some() {
             let memory = &mut self.vm.lock().memory;
             self.ghcb.answer(memory, exit_info_1::ISSUE_EXCEPTION, INJECT_GP);
         } else if is_refused {
@@ -248,6 +252,9 @@ impl Vcpu {
         if by_guest && !self.vm.filter_allows(index, FILTER_READ) {
             return Err(MsrRefusal::Filtered);
         }
+        if let (VmType::Tdx, Some(answer)) = (self.vm_type, tdx::read_msr(index)) {
+            return answer;
+        }
         match Self::x2apic_number(index) {
             Some(number) => self.read_x2apic(number),
             None if index == msr::IA32_APICBASE => Ok(self.apic.base),
@@ -258,6 +265,9 @@ impl Vcpu {
     fn write_msr(&mut self, index: u32, value: u64, by_guest: bool) -> Result<(), MsrRefusal> {
         if by_guest && !self.vm.filter_allows(index, FILTER_WRITE) {
             return Err(MsrRefusal::Filtered);
+        }
+        if self.vm_type == VmType::Tdx && !tdx::is_writable(index) {
+            return Err(MsrRefusal::Invalid);
         }
         if let Some(number) = Self::x2apic_number(index) {
             return self.write_x2apic(number, value);

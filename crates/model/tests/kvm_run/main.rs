@@ -16,4 +16,5 @@ mod psp_report;
 mod snp_world;
 mod system_event;
 mod system_event_sbi;
+mod tdx;
 mod world;
