@@ -95,6 +95,7 @@ pub(crate) fn check_extension(kernel: Kernel, host: Host, cap: Cap) -> u64 {
         Cap::SYSTEM_EVENT_DATA => u64::from(dialect.has_system_event_data()),
         Cap::ARM_SYSTEM_SUSPEND => u64::from(kernel.arch == Arch::Arm64 && dialect.has_arm_system_suspend()),
         Cap::X86_TRIPLE_FAULT_EVENT => u64::from(x86 && dialect.has_triple_fault_event()),
+        Cap::X86_NOTIFY_VMEXIT => u64::from(x86 && host.is_intel() && dialect.has_notify_vmexit()),
         Cap::USER_MEMORY2 | Cap::MEMORY_FAULT_INFO => u64::from(private),
         Cap::MEMORY_ATTRIBUTES if x86 && private => MEMORY_ATTRIBUTE_PRIVATE,
         Cap::GUEST_MEMFD => u64::from(x86 && private),

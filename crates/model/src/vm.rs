@@ -32,6 +32,9 @@ pub struct Vm {
     pub(crate) faults: Faults,
 }
 
+/// Flags of `KVM_CAP_X86_NOTIFY_VMEXIT` that no kernel knows.
+const NOTIFY_UNKNOWN: u64 = 0xffff_fffc;
+
 impl Vm {
     pub(crate) fn new(kernel: Kernel, host: Host, vm_type: VmType, user: Arc<dyn UserMemory>) -> Self {
         let faults = Faults::default();
@@ -89,10 +92,17 @@ impl Vm {
                 self.exit_hypercalls.store(argument, Ordering::Relaxed);
                 return Ok(());
             }
+            // The window is in the upper half.
+            Cap::X86_NOTIFY_VMEXIT
+                if argument & NOTIFY_UNKNOWN != 0 || argument & 1 == 0 || state.vcpus > 0 =>
+            {
+                return Err(Errno::EINVAL);
+            }
             Cap::X86_USER_SPACE_MSR if argument & !MSR_EXIT_REASONS != 0 => return Err(Errno::EINVAL),
             Cap::X86_USER_SPACE_MSR
             | Cap::EXCEPTION_PAYLOAD
             | Cap::X86_TRIPLE_FAULT_EVENT
+            | Cap::X86_NOTIFY_VMEXIT
             | Cap::ARM_SYSTEM_SUSPEND => {}
             _ => return Err(Errno::EINVAL),
         }

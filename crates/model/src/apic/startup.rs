@@ -9,8 +9,8 @@ use exeunt_proto::exit::Exit;
 
 /// RDX after an INIT where CPUID does not show the processor's signature: family 6.
 const SIGNATURE: u32 = 0x600;
-/// Where a processor begins after an INIT.
-const RESET_VECTOR: u64 = 0xffff_fff0;
+/// RIP after an INIT. The base of CS is 0xffff0000.
+const RESET_RIP: u64 = 0xfff0;
 
 impl Inbox {
     /// Something is there that wakes a processor up.
@@ -86,19 +86,15 @@ impl Vcpu {
     ///
     /// Source: Linux v7.2 `arch/x86/kvm/x86.c`, `kvm_vcpu_reset`; `svm/svm.c`, `svm_vcpu_reset`.
     pub(crate) fn reset_by_init(&mut self) {
-        let events = &mut self.events;
-        events.exception = crate::events::Exception::default();
-        events.interrupt = crate::events::Interrupt::default();
-        (events.nmi.queued, events.nmi.pending, events.nmi.injected) = (0, 0, false);
-        if let Some(smm) = &mut events.smm {
-            *smm = crate::events::Smm::default();
-        }
-        events.cr2 = 0;
-        events.request(request::EVENT);
+        self.leave_nested();
+        // The program goes on, but not as L1.
+        self.nested.exit = None;
+        self.events.init();
+        self.cr4 = 0;
         self.apic.init();
         self.peer.enable_apic(false);
         let signature = self.cpuid.find(1, 0).map_or(SIGNATURE, |entry| entry.eax);
-        self.regs = Regs { rdx: u64::from(signature), rip: RESET_VECTOR, ..Regs::default() };
+        self.regs = Regs { rdx: u64::from(signature), rip: RESET_RIP, ..Regs::default() };
         self.update_vmsa();
         if !self.vm_type.has_protected_state() {
             self.raised = None;

@@ -1,6 +1,14 @@
 //! The events of a vCPU: `KVM_GET_VCPU_EVENTS` and `KVM_SET_VCPU_EVENTS` in their order of checks, on both
 //! vendors' hosts.
 
+mod exception;
+mod mce;
+mod shutdown;
+
+pub(crate) use exception::Vector;
+pub use mce::MachineCheck;
+pub(crate) use mce::MachineChecks;
+
 use crate::host::Host;
 use exeunt_abi::Errno;
 use exeunt_abi::kvm::events::{
@@ -9,24 +17,8 @@ use exeunt_abi::kvm::events::{
 };
 use zerocopy::FromZeros;
 
-/// `#DB`, whose payload goes to DR6.
-const DB: u8 = 1;
-/// The vector of NMIs, which is no exception.
-const NMI: u8 = 2;
-/// `#BP`, the first of the two exceptions that KVM takes for soft.
-const BP: u8 = 3;
-/// `#OF`.
-const OF: u8 = 4;
-/// `#PF`, whose payload goes to CR2.
-const PF: u8 = 14;
-
 /// DR6 as it is without a cause: the bits that read as one.
-const DR6_ACTIVE_LOW: u64 = 0xffff_0ff0;
-/// The causes of a trap in DR6.
-const DR_TRAP_BITS: u64 = 0xf;
-/// Bit of a `#DB` payload that DR6 does not have.
-const PAYLOAD_ONLY: u64 = 1 << 12;
-
+pub(crate) const DR6_ACTIVE_LOW: u64 = 0xffff_0ff0;
 /// `KVM_REQ_*`, as far as events need them.
 pub(crate) mod request {
     /// `KVM_REQ_EVENT`: look for something to inject.
@@ -110,8 +102,7 @@ pub(crate) struct LocalApic {
     pub(crate) sipi_vector: u32,
 }
 
-/// What a vCPU carries. The guests of the model take no interrupts, so what is pending stays pending. They do not nest
-/// either, so nothing but the recorded vectors sets `exiting`.
+/// What a vCPU carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct EventState {
     pub(crate) host: Host,
@@ -166,7 +157,7 @@ impl EventState {
         let smm = self.smm.unwrap_or_default();
         let mut events = VcpuEvents::new_zeroed();
         // Soft exceptions are raised again by their instruction, so they are not reported as waiting.
-        if !matches!(ex.nr, BP | OF) {
+        if !matches!(ex.nr, Vector::BP | Vector::OF) {
             // Without the capability a pending exception counts as injected, too.
             events.exception_injected = u8::from(ex.injected || (ex.pending && !caps.payload));
             events.exception_pending = u8::from(ex.pending);
@@ -202,7 +193,14 @@ impl EventState {
     /// `KVM_SET_VCPU_EVENTS`. The flag of the triple fault is checked last, after the rest has been taken over.
     ///
     /// Source: Linux v7.2 `arch/x86/kvm/x86.c`, `kvm_vcpu_ioctl_x86_set_vcpu_events`.
-    pub(crate) fn set(&mut self, events: &VcpuEvents, caps: EventCaps) -> Result<(), Errno> {
+    ///
+    /// `leave_nested` is called where a change of system management mode takes L1 back.
+    pub(crate) fn set(
+        &mut self,
+        events: &VcpuEvents,
+        caps: EventCaps,
+        mut leave_nested: impl FnMut(),
+    ) -> Result<(), Errno> {
         let known = match caps.triple_fault {
             TripleFaults::Unknown => VALID_ALL & !VALID_TRIPLE_FAULT,
             _ => VALID_ALL,
@@ -243,6 +241,10 @@ impl EventState {
             self.apic.sipi_vector = events.sipi_vector;
         }
         if has(VALID_SMM) {
+            // The byte is compared as it is: 2 is a change in system management mode, too.
+            if self.smm.is_some_and(|smm| u8::from(smm.active) != events.smi_smm) {
+                leave_nested();
+            }
             self.set_smm(events)?;
         }
         if has(VALID_TRIPLE_FAULT) {
@@ -298,24 +300,19 @@ impl EventState {
         Ok(())
     }
 
-    /// What KVM does before it enters the guest: returns whether a triple fault was requested, which comes first.
+    /// The requests behind the triple fault, in the order in which KVM serves them before it enters the guest.
     ///
     /// Source: Linux v7.2 `arch/x86/kvm/x86.c`, `vcpu_enter_guest`.
-    pub(crate) fn serve_requests(&mut self) -> bool {
+    pub(crate) fn serve_requests(&mut self) {
         if self.requests == 0 {
-            return false;
-        }
-        if self.is_requested(request::TRIPLE_FAULT) {
-            self.requests &= !request::TRIPLE_FAULT;
-            return true;
-        }
-        if self.is_requested(request::NMI) {
-            self.requests &= !request::NMI;
-            self.process_nmi();
+            return;
         }
         self.process_smi();
-        self.requests &= !request::EVENT;
-        false
+        if self.is_requested(request::NMI) {
+            self.clear_request(request::NMI);
+            self.process_nmi();
+        }
+        self.clear_request(request::EVENT);
     }
 
     /// Something waits that wakes a vCPU up which halted.
@@ -353,6 +350,17 @@ impl EventState {
         self.requests |= which;
     }
 
+    pub(crate) const fn clear_request(&mut self, which: u8) {
+        self.requests &= !which;
+    }
+
+    /// `kvm_check_request`: takes a request.
+    pub(crate) const fn take_request(&mut self, which: u8) -> bool {
+        let was = self.is_requested(which);
+        self.clear_request(which);
+        was
+    }
+
     pub(crate) const fn is_requested(&self, which: u8) -> bool {
         self.requests & which != 0
     }
@@ -388,22 +396,14 @@ impl EventState {
     /// The one exception that is reported: the one that leaves a nested guest only if there is no other. A payload
     /// that userspace does not know how to carry is delivered first.
     fn reported_exception(&mut self, payload: bool) -> Exception {
-        let Self { exception, exiting, dr6, cr2, .. } = self;
-        let only_exiting = exiting.pending && !exception.pending && !exception.injected;
-        let ex = if only_exiting { exiting } else { exception };
+        let only_exiting = self.exiting.pending && !self.exception.pending && !self.exception.injected;
+        let mut ex = if only_exiting { self.exiting } else { self.exception };
         if !payload && ex.pending && ex.has_payload {
-            match ex.nr {
-                DB => {
-                    let causes = *dr6 & !DR_TRAP_BITS | DR6_ACTIVE_LOW | ex.payload;
-                    *dr6 = (causes ^ (ex.payload & DR6_ACTIVE_LOW)) & !PAYLOAD_ONLY;
-                }
-                PF => *cr2 = ex.payload,
-                _ => {}
-            }
-            ex.has_payload = false;
-            ex.payload = 0;
+            self.deliver_payload(ex);
+            (ex.has_payload, ex.payload) = (false, 0);
+            *if only_exiting { &mut self.exiting } else { &mut self.exception } = ex;
         }
-        *ex
+        ex
     }
 }
 
@@ -425,7 +425,7 @@ fn checked_exception(events: &VcpuEvents, payload: bool) -> Result<Exception, Er
         }
     }
     let nr = events.exception_nr;
-    if (injected || pending) && (nr > 31 || nr == NMI) {
+    if (injected || pending) && (nr > 31 || nr == Vector::NMI) {
         return Err(Errno::EINVAL);
     }
     Ok(Exception {

@@ -98,6 +98,7 @@ impl Vcpu {
         }
         self.peer.set_mp_state(MpState::Halted);
         self.ap.vmsa = Vmsa::Invalid;
+        self.shut_down = false;
         self.vm.lock().memory.vmsas.watch(self.id(), None);
         let Some(gpa) = pending.gpa else { return };
         if self.install_vmsa(gpa) || self.kernel.dialect.runs_after_a_failed_ap_creation() {

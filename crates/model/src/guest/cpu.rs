@@ -317,6 +317,6 @@ fn pvalidated(outcome: Outcome) -> Result<Pvalidated, GuestFault> {
     value(outcome).map(|left| Pvalidated { code: left & 0xffff_ffff, unchanged: left >> 32 & 1 != 0 })
 }
 
-fn nothing(outcome: Outcome) -> Result<(), GuestFault> {
+pub(super) fn nothing(outcome: Outcome) -> Result<(), GuestFault> {
     value(outcome).map(|_| ())
 }

@@ -2,6 +2,7 @@
 
 use super::tdx::TdRegs;
 use super::{Access, Cpu, GuestFault, Note, View};
+use crate::nested::Intercepts;
 use exeunt_abi::Gpa;
 use std::cell::Cell;
 use std::future::Future;
@@ -75,6 +76,19 @@ pub(crate) enum Op {
     InitialRcx,
     Hlt,
     TripleFault,
+    CloseEventWindow {
+        context_invalid: bool,
+    },
+    /// `VMRUN` or `VMLAUNCH`.
+    EnterL2 {
+        control: Gpa,
+        intercepts: Intercepts,
+    },
+    /// `VMMCALL` or `VMCALL` in L2.
+    ExitL2,
+    WriteCr4 {
+        value: u64,
+    },
     /// Write a synthetic register of Hyper-V.
     HypervWrite {
         index: u32,

@@ -8,10 +8,12 @@
 mod cpu;
 pub(crate) mod mailbox;
 pub mod message;
+mod nested;
 pub mod snp;
 pub mod tdx;
 mod view;
 
+use crate::nested::NestedExit;
 use std::fmt;
 
 pub use cpu::{Cpu, Pvalidated};
@@ -52,6 +54,8 @@ pub enum GuestFault {
     InvalidOpcode,
     /// `#GP`: the instruction is refused.
     GeneralProtection,
+    /// Not an exception: L2 came back to L1, and the act was L2's last.
+    NestedExit(NestedExit),
 }
 
 impl fmt::Display for GuestFault {
@@ -63,6 +67,7 @@ impl fmt::Display for GuestFault {
             Self::VirtualizationException { gpa } => write!(f, "#VE at {gpa:#x}"),
             Self::InvalidOpcode => f.write_str("#UD"),
             Self::GeneralProtection => f.write_str("#GP"),
+            Self::NestedExit(exit) => exit.fmt(f),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::peer::{Reset, Waiting};
 use super::{MpState, OnEntry, Vcpu};
+use crate::events::request;
 use crate::vm::Vm;
 use exeunt_abi::kvm::run::ExitReason;
 use exeunt_abi::{Arch, Errno};
@@ -65,7 +66,7 @@ impl Vcpu {
         } else {
             self.peer.set_mp_state(state);
         }
-        self.events.request(crate::events::request::EVENT);
+        self.events.request(request::EVENT);
         Ok(())
     }
 
@@ -120,14 +121,24 @@ impl Vcpu {
                 return Some(self.interrupted());
             }
             if self.peer.is_running() {
-                if self.events.serve_requests() {
-                    return Some(self.exit(&Exit::Shutdown));
+                if self.events.is_requested(request::TRIPLE_FAULT) {
+                    self.nested_triple_fault();
+                    if self.events.take_request(request::TRIPLE_FAULT) {
+                        return Some(self.exit(&Exit::Shutdown));
+                    }
                 }
+                self.events.serve_requests();
                 if std::mem::take(&mut self.ap.update) {
                     self.reset_by_init();
                 }
                 self.reload_vmsa();
                 self.accept_apic_events();
+                self.check_nested_events();
+                self.events.inject();
+                if self.events.is_requested(request::TRIPLE_FAULT) {
+                    // An exit of L2 failed.
+                    continue;
+                }
             }
             if self.is_interrupted() {
                 return Some(self.interrupted());

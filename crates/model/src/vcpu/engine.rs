@@ -29,8 +29,8 @@ impl Vcpu {
                 Some(_) => continue,
                 None => {}
             }
-            if !self.launched || !self.vmsa_is_valid() {
-                // No valid VMSA: KVM refuses in software and reports it as the hardware would.
+            if !self.launched || self.shut_down || !self.vmsa_is_valid() {
+                // No valid VMSA, or one that was shut down: KVM refuses in software and reports it as the hardware would.
                 return self.exit(&Exit::FailEntry(FailEntry { reason: u64::MAX, cpu: 0 }));
             }
             self.unmap_ghcb();
@@ -43,7 +43,7 @@ impl Vcpu {
                 OnEntry::Tdvmcall => self.td_registers(),
                 OnEntry::SbiReturn => self.sbi_return(),
             });
-            let outcome = self.take_raised().map(Outcome::Fault).or(outcome);
+            let outcome = self.entering(outcome);
             let op = match self.retry.take() {
                 Some(op) => op,
                 None => self.guest.next_op(outcome),
@@ -94,11 +94,11 @@ impl Vcpu {
                 self.on_entry = Some(OnEntry::Nothing);
                 self.halt(MpState::Halted, &Exit::Hlt)
             }
-            Op::TripleFault => {
-                self.on_entry = Some(OnEntry::Nothing);
-                self.did(|| "takes a triple fault".into());
-                Step::Exit(self.exit(&Exit::Shutdown))
-            }
+            Op::TripleFault => self.triple_fault(),
+            Op::CloseEventWindow { context_invalid } => self.notify(context_invalid),
+            Op::EnterL2 { control, intercepts } => self.enter_l2(control, intercepts),
+            Op::ExitL2 => self.exit_l2(),
+            Op::WriteCr4 { value } => self.write_cr4(value),
             Op::HypervWrite { index, value } => self.hyperv_write(index, value),
             Op::Psci { function, args } => self.psci(function, args),
             Op::Sbi { extension, function, args } => self.sbi_call(extension, function, args),

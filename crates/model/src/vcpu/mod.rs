@@ -22,12 +22,13 @@ pub(crate) use msr_store::MsrRefusal;
 pub use peer::Kick;
 
 use crate::apic::ApicRegisters;
-use crate::events::{EventCaps, EventState, TripleFaults, request};
+use crate::events::{EventCaps, EventState, MachineChecks, TripleFaults, request};
 use crate::faults::{Fault, Point};
 use crate::ghcb::{ApState, GhcbState, PscState};
 use crate::guest::mailbox::{Op, Running};
 use crate::guest::{Cpu, GuestFault, Note};
 use crate::memory::RmpFaults;
+use crate::nested::Nested;
 use crate::system_event::{ArmFeatures, SbiState};
 use crate::tdx::TdVcpu;
 use crate::vm::Vm;
@@ -48,6 +49,9 @@ use std::sync::Arc;
 /// Acts of a guest between two exits, after which `KVM_RUN` comes back as if a host timer had fired. So no guest
 /// keeps a `KVM_RUN` for ever.
 const TIME_SLICE: u32 = 1 << 20;
+
+/// `KVM_RUN_X86_GUEST_MODE`.
+const RUN_GUEST_MODE: u16 = 1 << 2;
 
 /// What the guest gets when it is entered again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +97,12 @@ pub struct Vcpu {
     pub(crate) apic: ApicRegisters,
     pub(crate) ap: ApState,
     pub(crate) programs: Programs,
+    pub(crate) nested: Nested,
+    pub(crate) machine_checks: Box<MachineChecks>,
+    /// Of CR4, what machine checks ask for.
+    pub(crate) cr4: u64,
+    /// The processor shut an encrypted guest down: it does not run its VMSA again.
+    pub(crate) shut_down: bool,
     pub(crate) arm_features: ArmFeatures,
     pub(crate) sbi: SbiState,
     pub(crate) ghcb: GhcbState,
@@ -160,6 +170,10 @@ impl Vcpu {
             apic: Self::new_apic(id == 0),
             ap: ApState::default(),
             programs: Programs::default(),
+            nested: Nested::default(),
+            machine_checks: Box::default(),
+            cr4: 0,
+            shut_down: false,
             arm_features: ArmFeatures::default(),
             sbi: SbiState::default(),
             ghcb,
@@ -205,9 +219,8 @@ impl Vcpu {
         self.completions
     }
 
-    /// `KVM_X86_SET_MCE` with an uncorrected error while `CR4.MCE` is clear: KVM requests a triple fault.
-    ///
-    /// Source: Linux v7.2 `arch/x86/kvm/x86.c`, `kvm_vcpu_ioctl_x86_set_mce`.
+    /// What `KVM_X86_SET_MCE` ends in with an uncorrected error while `CR4.MCE` is clear: KVM requests a triple fault.
+    /// [`Vcpu::set_mce`] is the ioctl.
     pub fn raise_triple_fault(&mut self) {
         self.events.request(request::TRIPLE_FAULT);
     }
@@ -217,6 +230,9 @@ impl Vcpu {
     /// Source: Linux v7.2 `arch/x86/kvm/x86.c`, `kvm_arch_vcpu_ioctl_run`.
     pub(crate) fn kvm_run(&mut self) -> Entered {
         let entered = self.run_once();
+        if self.nested.is_guest_mode() && self.kernel.dialect.says_guest_mode() {
+            self.page.flags |= RUN_GUEST_MODE;
+        }
         let (made, _) = &mut self.completions;
         *made = made.saturating_add(u64::from(self.completion.is_some()));
         entered
@@ -234,6 +250,7 @@ impl Vcpu {
         if self.kernel.arch == Arch::Riscv64 {
             self.take_sbi_return();
         }
+        self.convert_stuffed_exception();
         if let Some(completion) = self.completion.take() {
             let (_, taken) = &mut self.completions;
             *taken = taken.saturating_add(1);
@@ -308,7 +325,12 @@ impl host::Events for Vcpu {
 
     fn set_events(&mut self, events: &VcpuEvents) -> Result<(), Errno> {
         let caps = self.event_caps();
-        self.events.set(events, caps)
+        let mut left_nested = false;
+        let result = self.events.set(events, caps, || left_nested = true);
+        if left_nested {
+            self.leave_nested();
+        }
+        result
     }
 
     fn event_flags(&self) -> u32 {
@@ -325,7 +347,7 @@ impl host::Events for Vcpu {
 }
 
 impl Vcpu {
-    fn event_caps(&self) -> EventCaps {
+    pub(crate) fn event_caps(&self) -> EventCaps {
         let state = self.vm.lock();
         let refuses = self.kernel.dialect.refuses_blocked_sipi_at_set();
         EventCaps {

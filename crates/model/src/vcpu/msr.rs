@@ -166,7 +166,10 @@ impl Vcpu {
         let index = low(self.regs.rcx);
         let value = self.regs.rdx << 32 | self.regs.rax & 0xffff_ffff;
         match self.write_msr(index, value, true) {
-            Ok(()) => self.complete_msr(false),
+            Ok(()) => {
+                self.nested_efer(index, value);
+                self.complete_msr(false)
+            }
             Err(refusal) => match self.exiting_reason(refusal) {
                 Some(reason) => {
                     self.completion = Some(Completion::Wrmsr);

@@ -119,9 +119,12 @@ fn bytes(row: &Row, field: &str) -> Vec<u8> {
 }
 
 fn set(vcpu: &mut Vcpu, row: &Row, events: &[u8]) {
-    let result = vcpu.set_events(&VcpuEvents::read_from_bytes(events).unwrap());
+    let caps = vcpu.event_caps();
+    let mut left = 0;
+    let result = vcpu.events.set(&VcpuEvents::read_from_bytes(events).unwrap(), caps, || left += 1);
     let rc = result.map_or_else(|errno: Errno| -errno.0, |()| 0);
     assert_eq!(i64::from(rc), row.int("rc"), "result of KVM_SET_VCPU_EVENTS");
+    assert_eq!(left, row.int("nest"), "how often L1 is taken back");
 }
 
 fn assert_get(vcpu: &mut Vcpu, row: &Row, field: &str) {
