@@ -104,6 +104,7 @@ impl GhcbState {
         let mut bitmap = [0; 16];
         let bitmap_at = Gpa(ghcb.0.wrapping_add(page::VALID_BITMAP));
         memory.read_shared(bitmap_at, &mut bitmap)?;
+        memory.map_shared(ghcb.gfn())?;
         self.mapped = Some(ghcb);
         self.valid = u128::from_le_bytes(bitmap);
         let valid = self.valid;
@@ -150,12 +151,11 @@ impl GhcbState {
     fn put(&self, memory: &mut Memory, field: Field, value: u64) {
         let Some(ghcb) = self.mapped else { return };
         let at = Gpa(ghcb.0.wrapping_add(page::VALID_BITMAP).wrapping_add(u64::from(field.bit() >> 3)));
-        // A slot cannot go away under a mapped page, so none of these fails.
-        let written = memory
+        // The mapping outlives its slot. What fails is a process that took the page away, to which nobody listens.
+        let _ = memory
             .write_u64(field.at(ghcb), value)
             .and_then(|()| memory.read_u8(at))
             .and_then(|byte| memory.write_shared(at, &[byte | 1 << (field.bit() & 7)]));
-        debug_assert!(written.is_ok(), "the GHCB at {ghcb} is mapped and not backed");
     }
 
     /// The address of an entry of the page-state change descriptor.
@@ -172,9 +172,7 @@ impl Vcpu {
     /// Source: Linux v7.2 `arch/x86/kvm/svm/sev.c`, `sev_es_unmap_ghcb`.
     pub(crate) fn unmap_ghcb(&mut self) {
         self.ghcb.hold = ApResetHold::None;
-        if self.ghcb.mapped.is_none() {
-            return;
-        }
+        let Some(ghcb) = self.ghcb.mapped else { return };
         let vm = self.vm.clone();
         let memory = &mut vm.lock().memory;
         self.ghcb.free_scratch(memory);
@@ -183,5 +181,6 @@ impl Vcpu {
             self.ghcb.put(memory, field, value);
         }
         self.ghcb.mapped = None;
+        memory.unmap_shared(ghcb.gfn());
     }
 }

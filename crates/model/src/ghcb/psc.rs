@@ -156,8 +156,8 @@ impl Vcpu {
         for index in self.psc.cur..end {
             let entry = self.psc_entry(memory, index);
             let done = entry.with_cur_page(entry.pages());
-            let written = memory.write_u64(self.ghcb.psc_entry_at(index), done.0);
-            debug_assert!(written.is_ok(), "the descriptor lies in the mapped GHCB");
+            // The descriptor lies in the mapped GHCB.
+            let _ = memory.write_u64(self.ghcb.psc_entry_at(index), done.0);
         }
         self.psc.cur = end;
         self.psc.batch = 0;
@@ -198,8 +198,8 @@ impl Vcpu {
 
     fn set_psc_cur_entry(&self, memory: &mut Memory, cur: u64) {
         let [low, high, ..] = cur.to_le_bytes();
-        let written = memory.write_shared(self.ghcb.scratch, &[low, high]);
-        debug_assert!(written.is_ok(), "the descriptor lies in the mapped GHCB");
+        // The descriptor lies in the mapped GHCB.
+        let _ = memory.write_shared(self.ghcb.scratch, &[low, high]);
     }
 
     /// The descriptor is the guest's, and another of its vCPUs may write to it between any two reads.
@@ -208,8 +208,8 @@ impl Vcpu {
         let usable = self.ghcb.scratch_bytes(psc::HEADER_BYTES).unwrap_or(0);
         let offset = word.saturating_mul(psc::ENTRY_BYTES);
         if offset.saturating_add(psc::ENTRY_BYTES) <= usable {
-            let written = memory.write_u64(Gpa(self.ghcb.scratch.0.wrapping_add(offset)), value);
-            debug_assert!(written.is_ok(), "the descriptor lies in the mapped GHCB");
+            // The descriptor lies in the mapped GHCB.
+            let _ = memory.write_u64(Gpa(self.ghcb.scratch.0.wrapping_add(offset)), value);
         }
     }
 

@@ -320,7 +320,7 @@ impl Vm {
     ///
     /// `EFAULT` where no slot is, or the process maps nothing.
     pub fn read_shared(&self, gpa: Gpa, bytes: &mut [u8]) -> Result<(), Errno> {
-        self.lock().memory.read_shared(gpa, bytes)
+        self.lock().memory.read_mapped(gpa, bytes)
     }
 
     /// Writes shared memory through the VMM's mapping.

@@ -66,6 +66,9 @@ pub(crate) struct Memory {
     /// The guest's number in the reverse map.
     pub(crate) asid: u16,
     pub(crate) vmsas: Vmsas,
+    /// Shared pages that KVM has mapped, by frame, and how often. The mapping holds the page whatever becomes of its
+    /// slot.
+    maps: BTreeMap<u64, (HostBacking, u32)>,
     /// The pages that each logged slot has dirty, by slot.
     dirty: BTreeMap<u32, RunMap<()>>,
     dirty_log: DirtyLogMode,
@@ -90,6 +93,7 @@ impl Memory {
             sept: Sept::default(),
             asid: 1,
             vmsas: Vmsas::default(),
+            maps: BTreeMap::new(),
             dirty: BTreeMap::new(),
             dirty_log: DirtyLogMode::default(),
             has_huge_folios: false,
@@ -164,14 +168,57 @@ impl Memory {
         gmem.map(|_| HostBacking::Gmem(file.file, index)).ok_or(Errno::EFAULT)
     }
 
-    /// Reads shared memory as the host sees it.
+    /// `kvm_vcpu_map` of a shared page.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` where no slot is.
+    pub(crate) fn map_shared(&mut self, gfn: Gfn) -> Result<(), Errno> {
+        let backing = self.host_backing(gfn)?;
+        let (_, count) = self.maps.entry(gfn.0).or_insert((backing, 0));
+        *count = count.saturating_add(1);
+        Ok(())
+    }
+
+    /// `kvm_vcpu_unmap` of a page that was mapped.
+    pub(crate) fn unmap_shared(&mut self, gfn: Gfn) {
+        if let Some((_, count)) = self.maps.get_mut(&gfn.0) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.maps.remove(&gfn.0);
+            }
+        }
+    }
+
+    /// Where KVM reaches a frame's shared page: by its mapping, or by the slot.
+    fn kvm_backing(&self, gfn: Gfn) -> Result<HostBacking, Errno> {
+        match self.maps.get(&gfn.0) {
+            Some((backing, _)) => Ok(*backing),
+            None => self.host_backing(gfn),
+        }
+    }
+
+    /// Reads shared memory as KVM does.
     ///
     /// # Errors
     ///
     /// `EFAULT` where no slot is, or the process maps nothing; bytes before that page have been read.
     pub(crate) fn read_shared(&self, gpa: Gpa, bytes: &mut [u8]) -> Result<(), Errno> {
+        self.read_as(gpa, bytes, true)
+    }
+
+    /// Reads shared memory as the VMM does, through its own mapping.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Memory::read_shared`].
+    pub(crate) fn read_mapped(&self, gpa: Gpa, bytes: &mut [u8]) -> Result<(), Errno> {
+        self.read_as(gpa, bytes, false)
+    }
+
+    fn read_as(&self, gpa: Gpa, bytes: &mut [u8], by_kvm: bool) -> Result<(), Errno> {
         for (chunk, gfn, offset) in split_at_pages(gpa, bytes.len()) {
-            let backing = self.host_backing(gfn)?;
+            let backing = if by_kvm { self.kvm_backing(gfn)? } else { self.host_backing(gfn)? };
             let to = bytes.get_mut(chunk).ok_or(Errno::EFAULT)?;
             match backing {
                 HostBacking::User(uaddr) => self.user.read(uaddr.wrapping_add(offset as u64), to)?,
@@ -206,7 +253,8 @@ impl Memory {
     fn write_as(&mut self, gpa: Gpa, bytes: &[u8], by_kvm: bool) -> Result<(), Errno> {
         for (chunk, gfn, offset) in split_at_pages(gpa, bytes.len()) {
             let from = bytes.get(chunk).unwrap_or_default();
-            match self.host_backing(gfn)? {
+            let backing = if by_kvm { self.kvm_backing(gfn)? } else { self.host_backing(gfn)? };
+            match backing {
                 HostBacking::User(uaddr) => self.user.write(uaddr.wrapping_add(offset as u64), from)?,
                 HostBacking::Gmem(file, index) => {
                     if let Some(gmem) = self.files.get_mut(file) {
@@ -288,6 +336,7 @@ impl Memory {
 }
 
 /// Where the host reaches a shared page.
+#[derive(Clone, Copy, Debug)]
 enum HostBacking {
     User(u64),
     /// The file and the page.

@@ -1,14 +1,20 @@
 //! `KVM_SET_USER_MEMORY_REGION` and `KVM_SET_USER_MEMORY_REGION2`.
 
-use crate::world::{Seen, kernel};
+use crate::world::{Seen, kernel, reason};
+use exeunt_abi::ghcb::msr::REGISTER_GPA_REQUEST;
+use exeunt_abi::ghcb::psc::{self, Entry};
+use exeunt_abi::kvm::caps::Cap;
 use exeunt_abi::kvm::memory::{
     MEM_GUEST_MEMFD, MEM_LOG_DIRTY_PAGES, MEM_READONLY, UserspaceMemoryRegion, UserspaceMemoryRegion2,
 };
+use exeunt_abi::kvm::run::ExitReason;
 use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::{Arch, Dialect, Errno, Gpa, Kernel, PAGE_SIZE};
+use exeunt_model::guest::snp::Ghcb;
 use exeunt_model::guest::{Access, Cpu, GuestFault};
-use exeunt_model::{GuestMemfd, Kvm, Slot, Vm};
+use exeunt_model::{GuestMemfd, Kvm, Protection, Slot, SparseMemory, UserMemory as _, Vm};
 use exeunt_proto::host::Vcpu as _;
+use std::sync::Arc;
 
 const EINVAL: Result<(), Errno> = Err(Errno::EINVAL);
 const EEXIST: Result<(), Errno> = Err(Errno::EEXIST);
@@ -289,6 +295,46 @@ fn a_guest_finds_each_of_many_slots() {
     let _ = vcpu.enter();
     let expected: Vec<Result<u64, GuestFault>> = (0..SLOTS).map(|slot| Ok(u64::from(slot))).collect();
     assert_eq!(seen.take(), expected);
+}
+
+#[test]
+fn a_ghcb_that_kvm_has_mapped_outlives_its_slot_and_its_page() {
+    let ghcb = Gpa(0x1_0000_0000);
+    let uaddr = 0x7f00_0000_0000;
+    for unmaps in [false, true] {
+        let process = Arc::new(SparseMemory::new());
+        let user: Arc<SparseMemory> = Arc::clone(&process);
+        let vm = Kvm::default().create_vm_in(VmType::Snp, user).unwrap();
+        vm.add_slot(Slot::shared(1, ghcb, PAGE_SIZE).unwrap().with_userspace_addr(uaddr)).unwrap();
+        vm.enable_cap(Cap::EXIT_HYPERCALL, 1 << 12).unwrap();
+        vm.sev_init2(0).unwrap();
+        vm.launch().unwrap();
+        let program = move |cpu: Cpu| async move {
+            cpu.vmgexit(ghcb.0 | REGISTER_GPA_REQUEST).await?;
+            let entries = [5, 9].map(|gfn| Entry::new(gfn, psc::operation::PRIVATE, false));
+            let answer = Ghcb::at(ghcb).page_state_change(&cpu, &entries).await;
+            assert_eq!(answer, Err(GuestFault::NoMemory { gpa: ghcb.0 }), "the guest's memory is gone");
+            Ok(())
+        };
+        let mut vcpu = vm.create_vcpu(0, program).unwrap();
+        assert_eq!(vcpu.enter(), Ok(()));
+        assert_eq!(reason(&vcpu), ExitReason::HYPERCALL);
+        vm.delete_slot(1).unwrap();
+        // The memory of the process behind the page has a new owner, or none.
+        if unmaps {
+            process.protect(uaddr, Protection::None);
+        }
+        assert_eq!(vcpu.enter(), Ok(()));
+        assert_eq!(reason(&vcpu), if unmaps { ExitReason::HLT } else { ExitReason::HYPERCALL });
+        if !unmaps {
+            assert_eq!(vcpu.enter(), Ok(()));
+            assert_eq!(reason(&vcpu), ExitReason::HLT);
+            let mut header = [0; 2];
+            process.read(uaddr + 0x800, &mut header).unwrap();
+            assert_eq!(header, [2, 0], "both entries are recorded in the page");
+        }
+        assert_eq!(vm.check_invariants(), Ok(()));
+    }
 }
 
 #[test]
