@@ -15,6 +15,7 @@ crate::named::named_newtype! {
     ENOENT = 2, "No such file or directory.";
     EINTR = 4, "Interrupted system call: enter again.";
     EIO = 5, "I/O error: on a vCPU, the VM is dead.";
+    ENXIO = 6, "No such device or address.";
     E2BIG = 7, "Argument list too long.";
     EBADF = 9, "Bad file descriptor.";
     EAGAIN = 11, "Try again.";

@@ -44,6 +44,11 @@ impl Vm {
         Self { state, exit_hypercalls, blocking, dead, faults }
     }
 
+    /// Whether two handles are of the same VM.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.state, &other.state)
+    }
+
     /// `user_exit_on_hypercall(KVM_HC_MAP_GPA_RANGE)`.
     pub(crate) fn map_gpa_range_exits(&self) -> bool {
         self.exit_hypercalls.load(Ordering::Relaxed) & (1 << MAP_GPA_RANGE) != 0

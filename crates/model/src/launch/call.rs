@@ -116,5 +116,8 @@ impl UserMemory for WithBuffer {
     }
 }
 
+/// `SEV_FW_BLOB_MAX_SIZE`.
+pub(crate) const BLOB_BYTES_MAX: u32 = 0x4000;
+
 /// Bytes of a command's struct.
 pub(crate) const CMD_BYTES: usize = size_of::<SevCmd>();

@@ -1,8 +1,11 @@
 //! What all VMs of a host share: the secure processor, the open `/dev/sev` files and the ASIDs.
 
+use super::init::supported_vmsa_features;
+use super::snp::policy_mask;
 use crate::psp::Psp;
-use exeunt_abi::Errno;
+use exeunt_abi::kvm::device_attr::sev_attr;
 use exeunt_abi::kvm::vm_type::VmType;
+use exeunt_abi::{CertsForm, Errno, Kernel};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -77,6 +80,23 @@ impl SevHost {
     /// `EBADF` if it is no open `/dev/sev`.
     pub(crate) fn is_writable(&self, file: u32) -> Result<bool, Errno> {
         self.lock().files.get(&file).copied().ok_or(Errno::EBADF)
+    }
+
+    /// `KVM_GET_DEVICE_ATTR` of `/dev/kvm` in the group of SEV.
+    ///
+    /// Source: Linux v7.2 `arch/x86/kvm/svm/sev.c`, `sev_dev_get_attr`.
+    ///
+    /// # Errors
+    ///
+    /// `ENXIO` for an attribute that this kernel does not have.
+    pub fn device_attr(&self, kernel: Kernel, attr: u64) -> Result<u64, Errno> {
+        let dialect = kernel.dialect;
+        match attr {
+            sev_attr::SEV_VMSA_FEATURES if dialect.has_snp() => Ok(supported_vmsa_features(dialect)),
+            sev_attr::SNP_POLICY_BITS if dialect.has_snp_policy_bits() => Ok(policy_mask(self, dialect)),
+            sev_attr::SEV_SNP_REQ_CERTS if dialect.certs_form() == CertsForm::SnpReqCerts => Ok(1),
+            _ => Err(Errno::ENXIO),
+        }
     }
 
     /// `sev_asid_new`: the lowest free one of the type's class.

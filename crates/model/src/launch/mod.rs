@@ -3,22 +3,28 @@
 //! Source: Linux v7.2 `arch/x86/kvm/svm/sev.c`, `sev_mem_enc_ioctl`.
 
 mod call;
+mod context;
+mod dev_sev;
 mod host;
 mod init;
+mod migrate;
+mod pin;
 mod save_area;
+mod sev;
 mod snp;
 
 pub use host::SevHost;
 pub use save_area::{SaveArea, Segment};
 
 use crate::memory::UserMemory;
-use crate::psp::CommandError;
+use crate::psp::sev::{MEASUREMENT_BYTES, SevState};
+use crate::psp::{CommandError, PageType, VMSA_GPA};
 use crate::state::{PAGE, VmState};
 use crate::vm::Vm;
 use call::{Call, WithBuffer};
 use exeunt_abi::Errno;
 use exeunt_abi::kvm::sev::snp::{LaunchFinish, LaunchStart, policy};
-use exeunt_abi::kvm::sev::{Init2, SevCmd, id};
+use exeunt_abi::kvm::sev::{self as sev_abi, Init2, LaunchMeasure, SevCmd, id};
 use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::vmsa;
 use host::Asid;
@@ -43,10 +49,21 @@ pub(crate) struct Sev {
     /// The `/dev/sev` of the launch, by number.
     pub(crate) file: u32,
     pub(crate) asid: Option<Asid>,
+    /// An SNP guest in the firmware.
     pub(crate) context: Option<snp::Context>,
+    /// An SEV or SEV-ES guest in the firmware.
+    pub(crate) handle: Option<sev::Handle>,
+    /// The context is another VM's, with this handle.
+    is_mirror: bool,
+    mirrored: u32,
+    owner: Option<Vm>,
+    /// Regions that are registered: address in the process and bytes.
+    regions: Vec<(u64, u64)>,
     pub(crate) vcpus: BTreeMap<u64, VcpuState>,
     /// Signals that come before the pages of a launch: how many pages are added before the next.
     signal_after: Option<u64>,
+    /// The vCPU at which the firmware refuses the VMSA, and its status.
+    vmsa_fault: Option<(u64, u32)>,
     /// vCPUs that are made after the launch can run too.
     lenient: bool,
     /// The page that the firmware answers guest requests in. It keeps the last answer.
@@ -77,8 +94,14 @@ impl Sev {
             file: SevHost::FILE,
             asid: None,
             context: None,
+            handle: None,
+            is_mirror: false,
+            mirrored: 0,
+            owner: None,
+            regions: Vec::new(),
             vcpus: BTreeMap::new(),
             signal_after: None,
+            vmsa_fault: None,
             lenient: false,
             response: Box::new([0; PAGE]),
         }
@@ -87,6 +110,20 @@ impl Sev {
     /// `sev_snp_guest`.
     pub(crate) fn is_snp(&self) -> bool {
         self.active && self.vm_type == VmType::Snp
+    }
+
+    /// `sev_guest`.
+    ///
+    /// # Errors
+    ///
+    /// `ENOTTY` for a VM that is none.
+    fn check_guest(&self) -> Result<(), Errno> {
+        if self.active { Ok(()) } else { Err(Errno::ENOTTY) }
+    }
+
+    /// The handle of an SEV or SEV-ES guest; 0, which is no guest's, without one.
+    fn number(&self) -> u32 {
+        if self.is_mirror { self.mirrored } else { self.handle.as_ref().map_or(0, |handle| handle.number) }
     }
 
     /// The guest's number in the firmware, between `LAUNCH_START` and the end.
@@ -138,6 +175,12 @@ impl Sev {
     }
 }
 
+/// Commands that a VM may do whose context is another's.
+///
+/// Source: Linux v7.2 `arch/x86/kvm/svm/sev.c`, `is_cmd_allowed_from_mirror`.
+const ALLOWED_FROM_MIRROR: [u32; 4] =
+    [id::LAUNCH_UPDATE_VMSA, id::DBG_DECRYPT, id::DBG_ENCRYPT, id::GUEST_STATUS];
+
 /// What became of a command, and whether its struct is copied back.
 struct Done {
     result: Result<(), Errno>,
@@ -147,12 +190,31 @@ struct Done {
 fn run(state: &mut VmState, call: &mut Call<'_>) -> Done {
     let refused = |errno| Done { result: Err(errno), write_back: false };
     let id = call.cmd.id;
+    if state.sev.is_mirror && !ALLOWED_FROM_MIRROR.contains(&id) {
+        return refused(Errno::EINVAL);
+    }
     if state.sev.is_snp() && id < id::SNP_LAUNCH_START {
         return refused(Errno::EPERM);
     }
     let result = match id {
         id::INIT | id::ES_INIT => init::init(state, call),
         id::INIT2 => init::init2(state, call),
+        id::LAUNCH_START => sev::launch_start(state, call),
+        id::LAUNCH_UPDATE_DATA => sev::launch_update_data(state, call),
+        id::LAUNCH_UPDATE_VMSA => sev::launch_update_vmsa(state, call),
+        id::LAUNCH_MEASURE => sev::launch_measure(state, call),
+        id::LAUNCH_SECRET => sev::launch_secret(state, call),
+        id::LAUNCH_FINISH => sev::launch_finish(state, call),
+        id::GUEST_STATUS => sev::guest_status(state, call),
+        id::DBG_DECRYPT | id::DBG_ENCRYPT => sev::debug(state, call),
+        id::GET_ATTESTATION_REPORT => sev::attestation_report(state, call),
+        id::SEND_START => migrate::send_start(state, call),
+        id::SEND_UPDATE_DATA => migrate::send_update_data(state, call),
+        id::SEND_FINISH => migrate::step(state, call, SevState::SendUpdate, SevState::Sent),
+        id::SEND_CANCEL => migrate::step(state, call, SevState::SendUpdate, SevState::Running),
+        id::RECEIVE_START => migrate::receive_start(state, call),
+        id::RECEIVE_UPDATE_DATA => migrate::receive_update_data(state, call),
+        id::RECEIVE_FINISH => migrate::step(state, call, SevState::ReceiveUpdate, SevState::Running),
         id::SNP_LAUNCH_START => snp::start(state, call),
         id::SNP_LAUNCH_UPDATE => snp::update(state, call),
         id::SNP_LAUNCH_FINISH => snp::finish(state, call),
@@ -160,6 +222,14 @@ fn run(state: &mut VmState, call: &mut Call<'_>) -> Done {
         _ => return refused(Errno::EINVAL),
     };
     Done { result, write_back: true }
+}
+
+/// `KVM_SEV_LAUNCH_MEASURE` with room for its answer behind it.
+#[repr(C)]
+#[derive(FromBytes, IntoBytes, Immutable)]
+struct Measured {
+    params: LaunchMeasure,
+    measurement: [u8; MEASUREMENT_BYTES],
 }
 
 impl Vm {
@@ -267,6 +337,18 @@ impl Vm {
         state.sev.host.psp().peek(|platform| Some(platform.guest(guest).ok()?.digest.bytes()))
     }
 
+    /// What the digest will be after `LAUNCH_FINISH` has added the vCPUs as they are now. An ID block names it.
+    #[must_use]
+    pub fn digest_with_vmsas(&self) -> Option<[u8; 48]> {
+        let state = self.lock();
+        let guest = state.sev.snp_guest()?;
+        let mut digest = state.sev.host.psp().peek(|platform| Some(platform.guest(guest).ok()?.digest))?;
+        for id in state.sev.vcpus.keys() {
+            digest.add_page(PageType::Vmsa, VMSA_GPA, &state.sev.sync_vmsa(*id).ok()?);
+        }
+        Some(digest.bytes())
+    }
+
     /// The memory of the process, in which the slots and the arguments of commands lie.
     #[must_use]
     pub fn user_memory(&self) -> Arc<dyn UserMemory> {
@@ -276,6 +358,11 @@ impl Vm {
     /// A signal is pending for who launches the VM when this many more pages have been added.
     pub fn signal_launch_after(&self, pages: u64) {
         self.lock().sev.signal_after = Some(pages);
+    }
+
+    /// The firmware is going to refuse the VMSA of this vCPU once, with this status.
+    pub fn fail_launch_vmsa(&self, vcpu: u64, status: u32) {
+        self.lock().sev.vmsa_fault = Some((vcpu, status));
     }
 
     /// `KVM_SEV_INIT2` without features. Version 0 means the newest, 2.
@@ -312,13 +399,18 @@ impl Vm {
             self.sev_command(id::SNP_LAUNCH_START, &mut start).map_err(errno)?;
             return self.sev_command(id::SNP_LAUNCH_FINISH, &mut LaunchFinish::new_zeroed()).map_err(errno);
         }
-        let mut state = self.lock();
-        let ids: Vec<u64> = state.sev.vcpus.keys().copied().collect();
-        for id in ids {
-            state.sev.protect(id);
+        let mut start = sev_abi::LaunchStart::new_zeroed();
+        start.policy = if self.lock().sev.is_es { crate::psp::sev::policy::ES } else { 0 };
+        self.sev_command(id::LAUNCH_START, &mut start).map_err(errno)?;
+        if self.lock().sev.is_es {
+            self.sev_command(id::LAUNCH_UPDATE_VMSA, &mut ()).map_err(errno)?;
         }
-        state.launched = true;
-        Ok(())
+        let mut measured = Measured::new_zeroed();
+        let behind = call::CMD_BYTES.saturating_add(size_of::<LaunchMeasure>()) as u64;
+        measured.params.uaddr = WithBuffer::AT.saturating_add(behind);
+        measured.params.len = u32::try_from(MEASUREMENT_BYTES).unwrap_or_default();
+        self.sev_command(id::LAUNCH_MEASURE, &mut measured).map_err(errno)?;
+        self.sev_command(id::LAUNCH_FINISH, &mut ()).map_err(errno)
     }
 
     /// `KVM_SEV_SNP_ENABLE_REQ_CERTS`.

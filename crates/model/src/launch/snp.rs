@@ -1,6 +1,7 @@
 //! `KVM_SEV_SNP_LAUNCH_START`, `_UPDATE` and `_FINISH`.
 
 use super::call::Call;
+use super::host::SevHost;
 use crate::psp::{Finish, PageType, VMSA_GPA};
 use crate::state::{PAGE, VmState};
 use exeunt_abi::kvm::sev::firmware;
@@ -8,7 +9,7 @@ use exeunt_abi::kvm::sev::snp::{
     ID_AUTH_BYTES, ID_BLOCK_BYTES, LaunchFinish, LaunchStart, LaunchUpdate, page_type, policy,
 };
 use exeunt_abi::psp::identity::{IdAuth, IdBlock};
-use exeunt_abi::{Errno, Gfn, PAGE_SIZE};
+use exeunt_abi::{Dialect, Errno, Gfn, PAGE_SIZE};
 use zerocopy::FromBytes as _;
 
 /// Policy bits that KVM takes whatever the firmware is.
@@ -30,14 +31,10 @@ const FEATURES_SINCE: (u8, u8) = (1, 58);
 /// `snp_policy_mask`.
 ///
 /// Source: Linux v7.2 `drivers/crypto/ccp/sev-dev.c`, `sev_get_snp_policy_bits`.
-pub(crate) fn policy_mask(state: &VmState) -> u64 {
-    let version = state.sev.host.psp().config().version;
+pub(super) fn policy_mask(host: &SevHost, dialect: Dialect) -> u64 {
+    let version = host.psp().config().version;
     let features = (version.major, version.minor) >= FEATURES_SINCE;
-    if features && state.kernel.dialect.has_snp_policy_bits() {
-        POLICY_BASE | POLICY_OF_FEATURES
-    } else {
-        POLICY_BASE
-    }
+    if features && dialect.has_snp_policy_bits() { POLICY_BASE | POLICY_OF_FEATURES } else { POLICY_BASE }
 }
 
 /// The guest's context in the firmware. It goes with the VM, as `SNP_DECOMMISSION` has it.
@@ -60,7 +57,8 @@ pub(super) fn start(state: &mut VmState, call: &mut Call<'_>) -> Result<(), Errn
         return Err(Errno::ENOTTY);
     }
     let params: LaunchStart = call.params()?;
-    if state.sev.context.is_some() || params.flags != 0 || params.policy & !policy_mask(state) != 0 {
+    let mask = policy_mask(&call.host, state.kernel.dialect);
+    if state.sev.context.is_some() || params.flags != 0 || params.policy & !mask != 0 {
         return Err(Errno::EINVAL);
     }
     if params.policy & policy::RSVD == 0 {
@@ -192,7 +190,11 @@ fn update_vmsas(state: &mut VmState, call: &mut Call<'_>, guest: u64) -> Result<
     let ids: Vec<u64> = state.sev.vcpus.keys().copied().collect();
     for id in ids {
         let mut page = Box::new(state.sev.sync_vmsa(id)?);
-        call.issue(|platform| platform.launch_update(guest, PageType::Vmsa, VMSA_GPA, &mut page))?;
+        let fault = state.sev.vmsa_fault.take_if(|(vcpu, _)| *vcpu == id);
+        call.issue(|platform| match fault {
+            Some((_, status)) => Err(status),
+            None => platform.launch_update(guest, PageType::Vmsa, VMSA_GPA, &mut page),
+        })?;
         state.sev.protect(id);
     }
     Ok(())

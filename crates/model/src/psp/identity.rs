@@ -69,7 +69,8 @@ fn verify(key: &EcdsaPublicKey, message: &[u8], signature: &EcdsaSignature) -> R
     key.verify(message, &signature).map_err(|_| firmware::BAD_SIGNATURE)
 }
 
-fn public_key(key: &EcdsaPublicKey) -> Option<VerifyingKey> {
+/// A key as the firmware reads it.
+pub(crate) fn public_key(key: &EcdsaPublicKey) -> Option<VerifyingKey> {
     if key.curve != CURVE_P384 {
         return None;
     }
@@ -120,7 +121,8 @@ pub fn sign_id_block(block: &IdBlock, id_key: &SigningKey, author_key: Option<&S
     auth
 }
 
-fn key_to_wire(key: &SigningKey) -> EcdsaPublicKey {
+/// A key in the format of the firmware.
+pub(crate) fn key_to_wire(key: &SigningKey) -> EcdsaPublicKey {
     let point = key.verifying_key().to_encoded_point(false);
     let coordinate = |bytes: Option<&p384::FieldBytes>| bytes.map_or([0; 72], |bytes| little_endian(bytes));
     EcdsaPublicKey {

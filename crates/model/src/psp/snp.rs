@@ -29,6 +29,15 @@ impl Psp {
         })
     }
 
+    /// The certificate of the platform's Diffie-Hellman key, for those who send to it, and its chain.
+    ///
+    /// # Errors
+    ///
+    /// A key cannot be made.
+    pub fn pdh_certificates(&self) -> Result<(Vec<u8>, Vec<u8>), CommandError> {
+        self.peek(|platform| platform.pdh_chain()).map_err(CommandError::of_firmware)
+    }
+
     /// `SNP_PLATFORM_STATUS`.
     ///
     /// # Errors
