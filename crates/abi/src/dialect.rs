@@ -1,5 +1,7 @@
 //! Which kernel wrote these bytes.
 
+mod x86;
+
 use core::fmt;
 
 /// A kernel, named by the release whose behaviour is meant, or a proposal of the kernel's lists that was never merged.

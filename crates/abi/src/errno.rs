@@ -26,6 +26,7 @@ crate::named::named_newtype! {
     EEXIST = 17, "File exists.";
     ENODEV = 19, "No such device.";
     EINVAL = 22, "Invalid argument.";
+    EMFILE = 24, "Too many open files.";
     ENOTTY = 25, "Inappropriate ioctl for device.";
     EFBIG = 27, "File too large.";
     ENOSPC = 28, "No space left on device.";

@@ -6,6 +6,8 @@
 #![forbid(unsafe_code)]
 
 mod apic;
+mod caps;
+pub mod device;
 mod effects;
 mod events;
 mod faults;
@@ -27,6 +29,7 @@ mod vcpu;
 mod vectors;
 mod vm;
 
+pub use device::Device;
 pub use effects::Effects;
 pub use events::MachineCheck;
 pub use faults::{Fault, FaultPlan, Met, Point};

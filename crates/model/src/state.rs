@@ -45,7 +45,7 @@ pub(crate) struct VmState {
     pub(crate) ap_jump_table: u64,
     pub(crate) vcpus: u64,
     /// The vCPUs by number, as they see each other.
-    pub(crate) peers: Vec<Arc<Peer>>,
+    pub(crate) peers: BTreeMap<u64, Arc<Peer>>,
     /// `kvm->arch.psci_version`: a number of `exeunt_abi::psci::version`, or 0 for the newest.
     pub(crate) psci_version: u32,
     pub(crate) hyperv_crash: HypervCrash,
@@ -71,7 +71,7 @@ impl VmState {
             msr_filter: None,
             ap_jump_table: 0,
             vcpus: 0,
-            peers: Vec::new(),
+            peers: BTreeMap::new(),
             psci_version: 0,
             hyperv_crash: HypervCrash::default(),
         }

@@ -1,23 +1,22 @@
 //! A VM and its ioctls.
 
+use crate::caps::Asked;
 use crate::effects::Effects;
 use crate::faults::{FaultPlan, Faults, Met};
 use crate::guest::{Cpu, GuestFault};
 use crate::host::Host;
-use crate::kvm::check_extension;
 use crate::memory::{Memory, UserMemory};
 use crate::psp::Firmware;
 use crate::state::VmState;
 use crate::vcpu::Vcpu;
+use crate::vcpu::peer::Peer;
 use exeunt_abi::kvm::caps::Cap;
 use exeunt_abi::kvm::run::MAP_GPA_RANGE;
 use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::{Errno, Kernel};
+use std::collections::btree_map::Entry;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-/// `KVM_MSR_EXIT_REASON_VALID_MASK`.
-const MSR_EXIT_REASONS: u64 = 0x7;
 
 /// A VM of the model. Clones are handles of the same VM.
 #[derive(Clone, Debug)]
@@ -27,21 +26,19 @@ pub struct Vm {
     exit_hypercalls: Arc<AtomicU64>,
     /// vCPUs with nothing to do sleep.
     pub(crate) blocking: Arc<AtomicBool>,
-    /// `kvm->vm_dead`: every ioctl of the VM and its vCPUs fails from then on.
+    /// `KVM_REQ_VM_DEAD` for every vCPU, and for every ioctl.
     dead: Arc<AtomicBool>,
+    user: Arc<dyn UserMemory>,
     pub(crate) faults: Faults,
 }
-
-/// Flags of `KVM_CAP_X86_NOTIFY_VMEXIT` that no kernel knows.
-const NOTIFY_UNKNOWN: u64 = 0xffff_fffc;
 
 impl Vm {
     pub(crate) fn new(kernel: Kernel, host: Host, vm_type: VmType, user: Arc<dyn UserMemory>) -> Self {
         let faults = Faults::default();
-        let memory = Memory::new(kernel, vm_type, user, faults.clone());
+        let memory = Memory::new(kernel, vm_type, Arc::clone(&user), faults.clone());
         let state = Arc::new(Mutex::new(VmState::new(kernel, host, vm_type, memory)));
         let (exit_hypercalls, blocking, dead) = Default::default();
-        Self { state, exit_hypercalls, blocking, dead, faults }
+        Self { state, exit_hypercalls, blocking, dead, user, faults }
     }
 
     /// Whether two handles are of the same VM.
@@ -54,65 +51,36 @@ impl Vm {
         self.exit_hypercalls.load(Ordering::Relaxed) & (1 << MAP_GPA_RANGE) != 0
     }
 
-    /// `kvm->vm_dead`.
-    pub(crate) fn is_dead(&self) -> bool {
-        self.dead.load(Ordering::Relaxed)
-    }
-
-    /// `kvm_vm_dead`: KVM, or the TDX module, cannot go on with the VM.
-    pub(crate) fn kill(&self) {
-        self.dead.store(true, Ordering::Relaxed);
-    }
-
     /// The state. A poisoned lock is taken all the same: every change of the state is complete when a lock ends.
     pub(crate) fn lock(&self) -> MutexGuard<'_, VmState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_exit_hypercalls(&self, mask: u64) {
+        self.exit_hypercalls.store(mask, Ordering::Relaxed);
+    }
+
+    /// Whether a memory is that of the process that made the VM, which alone may use it.
+    pub(crate) fn belongs_to(&self, user: &Arc<dyn UserMemory>) -> bool {
+        Arc::ptr_eq(&self.user, user)
+    }
+
+    /// `vm_dead`: each ioctl of the VM, its vCPUs and devices fails with `EIO`.
+    #[must_use]
+    pub fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::Relaxed)
+    }
+
+    /// `kvm_vm_dead`: after a bug of KVM, or an access that leaves nothing to go on with. There is no way back.
+    pub fn kill(&self) {
+        self.dead.store(true, Ordering::Relaxed);
     }
 
     /// `KVM_CHECK_EXTENSION` on the VM.
     #[must_use]
     pub fn check_extension(&self, cap: Cap) -> u64 {
         let state = self.lock();
-        match cap {
-            Cap::MEMORY_ATTRIBUTES | Cap::GUEST_MEMFD if !state.vm_type.has_private_memory() => 0,
-            cap => check_extension(state.kernel, state.host, cap),
-        }
-    }
-
-    /// `KVM_ENABLE_CAP` with one argument and no flags.
-    ///
-    /// Source: Linux v7.2 `arch/x86/kvm/x86.c`, `kvm_vm_ioctl_enable_cap`.
-    ///
-    /// # Errors
-    ///
-    /// `EINVAL` for a capability that this kernel lacks or does not let a VMM enable, and for a mask of hypercalls
-    /// with an unknown bit.
-    pub fn enable_cap(&self, cap: Cap, argument: u64) -> Result<(), Errno> {
-        let mut state = self.lock();
-        if check_extension(state.kernel, state.host, cap) == 0 {
-            return Err(Errno::EINVAL);
-        }
-        match cap {
-            Cap::EXIT_HYPERCALL if argument & !(1 << MAP_GPA_RANGE) == 0 => {
-                self.exit_hypercalls.store(argument, Ordering::Relaxed);
-                return Ok(());
-            }
-            // The window is in the upper half.
-            Cap::X86_NOTIFY_VMEXIT
-                if argument & NOTIFY_UNKNOWN != 0 || argument & 1 == 0 || state.vcpus > 0 =>
-            {
-                return Err(Errno::EINVAL);
-            }
-            Cap::X86_USER_SPACE_MSR if argument & !MSR_EXIT_REASONS != 0 => return Err(Errno::EINVAL),
-            Cap::X86_USER_SPACE_MSR
-            | Cap::EXCEPTION_PAYLOAD
-            | Cap::X86_TRIPLE_FAULT_EVENT
-            | Cap::X86_NOTIFY_VMEXIT
-            | Cap::ARM_SYSTEM_SUSPEND => {}
-            _ => return Err(Errno::EINVAL),
-        }
-        state.set_cap(cap, argument);
-        Ok(())
+        Asked { kernel: state.kernel, host: state.host, vm_type: Some(state.vm_type) }.check(cap)
     }
 
     /// Chooses how the firmware answers guest requests.
@@ -143,30 +111,63 @@ impl Vm {
         Effects::new(self.clone())
     }
 
-    /// `KVM_CREATE_VCPU`: a vCPU that runs `program`. `seed` decides what the program draws by chance.
+    /// `KVM_CREATE_VCPU` with the lowest id that is free: a vCPU that runs `program`. `seed` decides what the program
+    /// draws by chance.
     ///
     /// # Errors
     ///
-    /// `EINVAL` above 1024 vCPUs, for a TD above the processors of the host; `EIO` for a TD before `KVM_TDX_INIT_VM`.
+    /// As [`Vm::create_vcpu_with_id`].
     pub fn create_vcpu<P, F>(&self, seed: u64, program: P) -> Result<Vcpu, Errno>
     where
         P: FnOnce(Cpu) -> F,
         F: Future<Output = Result<(), GuestFault>> + Send + 'static,
     {
-        let peer = Arc::default();
         let id = {
-            let mut state = self.lock();
-            if state.vcpus >= u64::from(state.max_vcpus()) {
-                return Err(Errno::EINVAL);
-            }
-            state.check_td_vcpu()?;
-            let id = state.vcpus;
-            state.vcpus = id.saturating_add(1);
-            state.peers.push(Arc::clone(&peer));
-            let launched = state.launched;
-            state.sev.add_vcpu(id, launched);
-            id
+            let state = self.lock();
+            (0..u64::MAX).find(|id| !state.peers.contains_key(id)).unwrap_or(u64::MAX)
         };
+        self.create_vcpu_with_id(id, seed, program)
+    }
+
+    /// `KVM_CREATE_VCPU` with an id. A vCPU that is dropped keeps its id, as one whose descriptor is closed does.
+    ///
+    /// Source: Linux v7.2 `virt/kvm/kvm_main.c`, `kvm_vm_ioctl_create_vcpu`, and `arch/x86/kvm/x86.c`,
+    /// `kvm_arch_vcpu_precreate`.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for an id that is too high, or if there are too many vCPUs, of a TD more than the host has processors; then
+    /// `EIO` for a TD before `KVM_TDX_INIT_VM`; then `EEXIST` for an id that is taken.
+    pub fn create_vcpu_with_id<P, F>(&self, id: u64, seed: u64, program: P) -> Result<Vcpu, Errno>
+    where
+        P: FnOnce(Cpu) -> F,
+        F: Future<Output = Result<(), GuestFault>> + Send + 'static,
+    {
+        let peer = self.lock().new_peer(id)?;
         Ok(Vcpu::new(self.clone(), peer, id, seed, program))
+    }
+}
+
+impl VmState {
+    fn new_peer(&mut self, id: u64) -> Result<Arc<Peer>, Errno> {
+        let (vcpus, ids) = self.kernel.dialect.max_vcpus();
+        if id >= ids || self.vcpus >= vcpus.min(u64::from(self.max_vcpus())) {
+            return Err(Errno::EINVAL);
+        }
+        let platform = &mut self.platform;
+        // The first vCPU fixes it, also one that is then refused.
+        if platform.max_vcpu_ids == 0 {
+            platform.max_vcpu_ids = ids;
+        }
+        if id >= platform.max_vcpu_ids {
+            return Err(Errno::EINVAL);
+        }
+        self.check_td_vcpu()?;
+        let Entry::Vacant(vacant) = self.peers.entry(id) else { return Err(Errno::EEXIST) };
+        let peer = Arc::clone(vacant.insert(Arc::default()));
+        self.vcpus = self.vcpus.saturating_add(1);
+        let launched = self.launched;
+        self.sev.add_vcpu(id, launched);
+        Ok(peer)
     }
 }

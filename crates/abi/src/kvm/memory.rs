@@ -138,3 +138,35 @@ pub struct EncRegion {
     pub size: u64,
 }
 const _: () = assert!(size_of::<EncRegion>() == 16 && offset_of!(EncRegion, size) == 8);
+
+/// `KVM_GET_DIRTY_LOG`: which pages of a slot were written, in a 64-bit process.
+///
+/// Layout: Linux v7.2 `include/uapi/linux/kvm.h`, `struct kvm_dirty_log`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct DirtyLog {
+    /// The slot in bits 15:0, the address space in bits 31:16.
+    pub slot: u32,
+    /// Padding.
+    pub padding1: u32,
+    /// A bit for each page: address in the process in bytes.
+    pub dirty_bitmap: u64,
+}
+const _: () = assert!(size_of::<DirtyLog>() == 16 && offset_of!(DirtyLog, dirty_bitmap) == 8);
+
+/// `KVM_CLEAR_DIRTY_LOG`: pages whose writes are to be seen again, in a 64-bit process.
+///
+/// Layout: Linux v7.2 `include/uapi/linux/kvm.h`, `struct kvm_clear_dirty_log`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct ClearDirtyLog {
+    /// The slot in bits 15:0, the address space in bits 31:16.
+    pub slot: u32,
+    /// How many pages.
+    pub num_pages: u32,
+    /// The first page of the slot.
+    pub first_page: u64,
+    /// A bit for each page: address in the process in bytes.
+    pub dirty_bitmap: u64,
+}
+const _: () = assert!(size_of::<ClearDirtyLog>() == 24 && offset_of!(ClearDirtyLog, first_page) == 8);

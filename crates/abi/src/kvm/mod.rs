@@ -2,11 +2,15 @@
 
 pub mod caps;
 pub mod cpuid;
+pub mod debug;
 pub mod device_attr;
 pub mod events;
 pub mod ioctl;
+pub mod irq;
 pub mod memory;
 pub mod mp_state;
+pub mod msr;
+pub mod regs;
 pub mod run;
 pub mod sev;
 pub mod tdx;

@@ -161,7 +161,7 @@ impl Vm {
             if !state.platform.irqchip.has_lapic() {
                 return 0;
             }
-            let meant = (0..).zip(&state.peers).filter(|(id, _)| ipi.means(*id, source));
+            let meant = state.peers.iter().filter(|(id, _)| ipi.means(**id, source));
             meant.map(|(_, peer)| Arc::clone(peer)).collect()
         };
         let most = if ipi.mode == mode::LOWEST_PRIORITY { 1 } else { peers.len() };

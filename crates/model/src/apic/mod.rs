@@ -9,8 +9,10 @@ pub(crate) use deliver::Ipi;
 pub(crate) use registers::ApicRegisters;
 
 use crate::platform::Irqchip;
+use crate::state::VmState;
 use crate::vcpu::Vcpu;
 use crate::vm::Vm;
+use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::{Arch, Errno};
 
 /// `KVM_MAX_IRQ_ROUTES`: the most pins that an I/O APIC in userspace can have.
@@ -41,7 +43,7 @@ impl Vm {
     ///
     /// # Errors
     ///
-    /// `EEXIST` the second time and after a split one; `EINVAL` after the first vCPU and outside of x86.
+    /// `EEXIST` the second time and after a split one; `EINVAL` after the first vCPU, for a TD, and outside of x86.
     pub fn create_irqchip(&self) -> Result<(), Errno> {
         let mut state = self.lock();
         if state.kernel.arch != Arch::X86 {
@@ -50,7 +52,8 @@ impl Vm {
         if state.platform.irqchip != Irqchip::None {
             return Err(Errno::EEXIST);
         }
-        if state.vcpus > 0 {
+        // A TD's I/O APIC cannot be in the kernel, which does not see the end of its interrupts.
+        if state.vcpus > 0 || state.vm_type == VmType::Tdx {
             return Err(Errno::EINVAL);
         }
         state.platform.irqchip = Irqchip::Kernel;
@@ -66,15 +69,21 @@ impl Vm {
     /// `EINVAL` for more than 4096 pins and outside of x86; `EEXIST` the second time, after the other kind, and after
     /// the first vCPU.
     pub fn split_irqchip(&self, pins: u64) -> Result<(), Errno> {
-        let mut state = self.lock();
-        if pins > MAX_RESERVED_PINS || state.kernel.arch != Arch::X86 {
+        self.lock().split_irqchip(pins)
+    }
+}
+
+impl VmState {
+    /// `KVM_CAP_SPLIT_IRQCHIP`, as [`Vm::split_irqchip`].
+    pub(crate) fn split_irqchip(&mut self, pins: u64) -> Result<(), Errno> {
+        if pins > MAX_RESERVED_PINS || self.kernel.arch != Arch::X86 {
             return Err(Errno::EINVAL);
         }
-        if state.platform.irqchip != Irqchip::None || state.vcpus > 0 {
+        if self.platform.irqchip != Irqchip::None || self.vcpus > 0 {
             return Err(Errno::EEXIST);
         }
-        state.platform.irqchip = Irqchip::Split;
-        state.platform.reserved_pins = pins;
+        self.platform.irqchip = Irqchip::Split;
+        self.platform.reserved_pins = pins;
         Ok(())
     }
 }
@@ -87,6 +96,6 @@ impl Vcpu {
 
     /// The processor that the others are started by.
     pub(crate) const fn is_bsp(&self) -> bool {
-        self.id() == 0
+        self.registers.is_bsp
     }
 }

@@ -91,6 +91,7 @@ impl Vcpu {
         self.nested.exit = None;
         self.events.init();
         self.cr4 = 0;
+        self.registers.init();
         self.apic.init();
         self.peer.enable_apic(false);
         let signature = self.cpuid.find(1, 0).map_or(SIGNATURE, |entry| entry.eax);
@@ -107,6 +108,7 @@ impl Vcpu {
     fn deliver_sipi(&mut self, vector: u8) {
         self.guest.view().set_sipi_vector(vector);
         if !self.vm_type.has_protected_state() {
+            self.registers.start_at(vector);
             self.regs.rip = u64::from(vector) << 12;
             return;
         }

@@ -56,8 +56,7 @@ impl Vcpu {
         let (request, apic_id) = (low(info_1), info_1 >> 32);
         let (target, features) = {
             let state = self.vm.lock();
-            let index = usize::try_from(apic_id).unwrap_or(usize::MAX);
-            let Some(target) = state.peers.get(index) else { return false };
+            let Some(target) = state.peers.get(&apic_id) else { return false };
             (Arc::clone(target), state.sev.vmsa_features)
         };
         let gpa = match request {

@@ -71,7 +71,7 @@ pub(crate) struct Memory {
     maps: BTreeMap<u64, (HostBacking, u32)>,
     /// The pages that each logged slot has dirty, by slot.
     dirty: BTreeMap<u32, RunMap<()>>,
-    dirty_log: DirtyLogMode,
+    pub(crate) dirty_log: DirtyLogMode,
     /// A `guest_memfd` hands out folios of 2 MiB where it can. No release does, but KVM is ready for it.
     has_huge_folios: bool,
 }

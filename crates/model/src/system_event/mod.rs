@@ -18,7 +18,7 @@ impl Vcpu {
     /// Source: Linux v7.2 `arch/arm64/kvm/psci.c`, `kvm_prepare_system_event`, and `arch/riscv/kvm/vcpu_sbi.c`,
     /// `kvm_riscv_vcpu_sbi_system_reset`.
     fn stop_all(&mut self, event: SystemEvent) -> Entered {
-        for peer in &self.vm.lock().peers {
+        for peer in self.vm.lock().peers.values() {
             peer.set_mp_state(MpState::Stopped);
         }
         self.exit(&Exit::SystemEvent(event))

@@ -279,7 +279,7 @@ impl Vcpu {
 
     fn peer_of(&self, target: u64) -> Option<Arc<Peer>> {
         let state = self.vm.lock();
-        (0..).zip(&state.peers).find(|(id, _)| mpidr(*id) == target).map(|(_, peer)| Arc::clone(peer))
+        state.peers.iter().find(|(id, _)| mpidr(**id) == target).map(|(_, peer)| Arc::clone(peer))
     }
 
     /// Source: Linux v7.2 `arch/arm64/kvm/psci.c`, `kvm_psci_vcpu_affinity_info`.
@@ -292,7 +292,7 @@ impl Vcpu {
             return return_code::INVALID_PARAMETERS;
         }
         let state = self.vm.lock();
-        let matching = (0..).zip(&state.peers).filter(|(id, _)| mpidr(*id) & mask == target & mask);
+        let matching = state.peers.iter().filter(|(id, _)| mpidr(**id) & mask == target & mask);
         let mut answer = return_code::INVALID_PARAMETERS;
         for (_, peer) in matching {
             if peer.mp_state() != MpState::Stopped {

@@ -131,7 +131,7 @@ impl Vcpu {
             return Err(error::INVALID_ADDRESS);
         }
         let own = self.id();
-        let runs = (0..).zip(&state.peers).any(|(id, peer)| id != own && peer.mp_state() != MpState::Stopped);
+        let runs = state.peers.iter().any(|(id, peer)| *id != own && peer.mp_state() != MpState::Stopped);
         if runs { Err(error::DENIED) } else { Ok(()) }
     }
 
@@ -174,7 +174,7 @@ impl Vcpu {
     /// Source: Linux v7.2 `arch/riscv/kvm/vcpu_sbi_hsm.c`, `kvm_sbi_ext_hsm_handler`.
     fn sbi_hsm(&mut self, function: u64, args: [u64; 6]) -> Step {
         let [hart, entry, opaque, ..] = args;
-        let peer = usize::try_from(hart).ok().and_then(|id| self.vm.lock().peers.get(id).cloned());
+        let peer = self.vm.lock().peers.get(&hart).cloned();
         let answer = match (function, peer) {
             (hsm_function::HART_START | hsm_function::HART_STATUS, None) => answer(error::INVALID_PARAM),
             (hsm_function::HART_START, Some(peer)) => answer(peer.change(|waiting| {

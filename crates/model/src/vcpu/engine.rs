@@ -3,8 +3,8 @@
 use crate::guest::mailbox::{Op, Outcome};
 use crate::guest::{GuestFault, Note};
 use crate::vcpu::{MpState, OnEntry, Vcpu};
-use exeunt_abi::Arch;
 use exeunt_abi::kvm::vm_type::VmType;
+use exeunt_abi::{Arch, Errno};
 use exeunt_proto::exit::{Entered, Exit, FailEntry, encode};
 
 /// What became of an act.
@@ -21,6 +21,9 @@ impl Vcpu {
     /// `vcpu_run`: enters the guest until something needs userspace.
     pub(crate) fn run_loop(&mut self) -> Entered {
         loop {
+            if self.vm.is_dead() {
+                return Err(Errno::EIO);
+            }
             if let Some(entered) = self.before_entry() {
                 return entered;
             }

@@ -4,6 +4,7 @@ mod blocking;
 mod complete;
 mod cpuid;
 mod engine;
+mod entry;
 mod exception;
 mod hypercall;
 mod mp_state;
@@ -12,7 +13,8 @@ pub(crate) mod msr_store;
 pub(crate) mod peer;
 mod pio;
 mod program;
-mod xstate;
+pub(crate) mod registers;
+pub(crate) mod xstate;
 
 pub(crate) use complete::Completion;
 pub(crate) use engine::Step;
@@ -22,6 +24,7 @@ pub(crate) use msr_store::MsrRefusal;
 pub use peer::Kick;
 
 use crate::apic::ApicRegisters;
+use crate::device::interrupts::VcpuBoard;
 use crate::events::{EventCaps, EventState, MachineChecks, TripleFaults, request};
 use crate::faults::{Fault, Point};
 use crate::ghcb::{ApState, GhcbState, PscState};
@@ -36,7 +39,8 @@ use cpuid::Cpuid;
 pub(crate) use cpuid::low;
 use exeunt_abi::kvm::caps::Cap;
 use exeunt_abi::kvm::events::{self, VcpuEvents};
-use exeunt_abi::kvm::run::{ExitReason, PORT_DATA_BYTES, RunPage};
+use exeunt_abi::kvm::regs::SyncRegs;
+use exeunt_abi::kvm::run::{PORT_DATA_BYTES, RunPage};
 use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::{Arch, Errno, Kernel, TripleFaultForm};
 use exeunt_proto::exit::Entered;
@@ -44,14 +48,13 @@ use exeunt_proto::host;
 use msr_store::MsrStore;
 use peer::Peer;
 use program::Programs;
+use registers::Registers;
 use std::sync::Arc;
+use zerocopy::FromZeros;
 
 /// Acts of a guest between two exits, after which `KVM_RUN` comes back as if a host timer had fired. So no guest
 /// keeps a `KVM_RUN` for ever.
 const TIME_SLICE: u32 = 1 << 20;
-
-/// `KVM_RUN_X86_GUEST_MODE`.
-const RUN_GUEST_MODE: u16 = 1 << 2;
 
 /// What the guest gets when it is entered again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,6 +121,10 @@ pub struct Vcpu {
     pub(crate) warnings: u64,
     /// Completions that exits left behind, and those that were called.
     completions: (u64, u64),
+    pub(crate) registers: Registers,
+    pub(crate) board: VcpuBoard,
+    /// The end of the run page.
+    pub(crate) sync: Box<SyncRegs>,
 }
 
 /// KVM's copies of the registers that cross the boundary.
@@ -139,14 +146,14 @@ impl Vcpu {
         P: FnOnce(Cpu) -> F,
         F: Future<Output = Result<(), GuestFault>> + Send + 'static,
     {
-        let (kernel, host, vm_type, has_apic, ghcb) = {
+        let (kernel, host, vm_type, platform, ghcb) = {
             let state = vm.lock();
-            let has_apic = state.platform.irqchip.has_lapic();
-            (state.kernel, state.host, state.vm_type, has_apic, GhcbState::after_reset(&state))
+            (state.kernel, state.host, state.vm_type, state.platform, GhcbState::after_reset(&state))
         };
         let mut events = EventState::new(host);
-        events.apic.in_kernel = has_apic;
-        if has_apic && id != 0 {
+        events.apic.in_kernel = platform.irqchip.has_lapic();
+        let is_bsp = id == platform.bsp_vcpu_id;
+        if platform.irqchip.has_lapic() && !is_bsp {
             peer.set_mp_state(MpState::Uninitialized);
         }
         Self {
@@ -159,7 +166,7 @@ impl Vcpu {
             port_data: Box::new([0; PORT_DATA_BYTES]),
             peer,
             completion: None,
-            regs: Regs::default(),
+            regs: if kernel.arch == Arch::X86 { Regs::AFTER_RESET } else { Regs::default() },
             raised: None,
             cpuid: Cpuid::default(),
             msrs: MsrStore::default(),
@@ -167,7 +174,7 @@ impl Vcpu {
             xss: 0,
             has_run: false,
             events,
-            apic: Self::new_apic(id == 0),
+            apic: Self::new_apic(is_bsp),
             ap: ApState::default(),
             programs: Programs::default(),
             nested: Nested::default(),
@@ -186,6 +193,9 @@ impl Vcpu {
             slice: 0,
             warnings: 0,
             completions: (0, 0),
+            registers: Registers::after_reset(is_bsp),
+            board: VcpuBoard::new(id, platform.irqchip.has_pic()),
+            sync: Box::new(SyncRegs::new_zeroed()),
         }
     }
 
@@ -223,62 +233,6 @@ impl Vcpu {
     /// [`Vcpu::set_mce`] is the ioctl.
     pub fn raise_triple_fault(&mut self) {
         self.events.request(request::TRIPLE_FAULT);
-    }
-
-    /// `KVM_RUN` up to the run loop.
-    ///
-    /// Source: Linux v7.2 `arch/x86/kvm/x86.c`, `kvm_arch_vcpu_ioctl_run`.
-    pub(crate) fn kvm_run(&mut self) -> Entered {
-        let entered = self.run_once();
-        if self.nested.is_guest_mode() && self.kernel.dialect.says_guest_mode() {
-            self.page.flags |= RUN_GUEST_MODE;
-        }
-        let (made, _) = &mut self.completions;
-        *made = made.saturating_add(u64::from(self.completion.is_some()));
-        entered
-    }
-
-    fn run_once(&mut self) -> Entered {
-        if self.vm.is_dead() {
-            return Err(Errno::EIO);
-        }
-        let wants_to_run = !self.peer.immediate_exit();
-        self.page.flags = 0;
-        if self.peer.mp_state() == MpState::Uninitialized {
-            return self.run_uninitialized(wants_to_run);
-        }
-        if self.kernel.arch == Arch::Riscv64 {
-            self.take_sbi_return();
-        }
-        self.convert_stuffed_exception();
-        if let Some(completion) = self.completion.take() {
-            let (_, taken) = &mut self.completions;
-            *taken = taken.saturating_add(1);
-            // One shot: whatever the callback returns, it is not called again.
-            if !self.complete(completion)? {
-                return Ok(());
-            }
-        }
-        if !wants_to_run {
-            return Err(Errno::EINTR);
-        }
-        if self.peer.mp_state() == MpState::InitReceived
-            && self.events.blocks_init()
-            && !self.kernel.dialect.refuses_blocked_sipi_at_set()
-        {
-            return Err(Errno::EINVAL);
-        }
-        if !self.launched {
-            let state = self.vm.lock();
-            if !state.initialised || !self.td_can_run(state.launched) {
-                return Err(Errno::EINVAL);
-            }
-            self.launched = state.launched && (!self.vm_type.has_ghcb() || state.sev.is_protected(self.id));
-        }
-        self.page.exit_reason = ExitReason::UNKNOWN.0;
-        self.slice = TIME_SLICE;
-        self.has_run = true;
-        self.run_loop()
     }
 
     /// A signal is pending: a kick, the end of the time slice, or one that was planned.

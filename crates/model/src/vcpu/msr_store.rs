@@ -120,6 +120,11 @@ pub(crate) struct MsrStore {
 }
 
 impl MsrStore {
+    /// KVM has the register.
+    pub(crate) const fn knows(index: u32) -> bool {
+        rule(index).is_some()
+    }
+
     pub(crate) fn get(&self, index: u32, cpuid: &Cpuid) -> Result<u64, MsrRefusal> {
         let (rule, reset) = rule(index).ok_or(MsrRefusal::Unknown)?;
         match rule {

@@ -67,6 +67,8 @@ impl Stage {
         let mut stage = Self { vm, vcpu: vcpu.unwrap(), msr, fault };
         assert_eq!(stage.run(), 1);
         stage.vcpu.page.exit = [0x5a; UNION_BYTES];
+        // The recordings begin with registers of zeros.
+        stage.vcpu.regs = crate::vcpu::Regs::default();
         stage
     }
 

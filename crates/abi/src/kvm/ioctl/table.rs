@@ -34,28 +34,62 @@ ioctls! {
     KVM_GET_API_VERSION = "KVM_GET_API_VERSION", None 0, KVMIO 0x00, [Kvm], Native;
     /// The argument is the type, as in [`crate::kvm::vm_type`].
     KVM_CREATE_VM = "KVM_CREATE_VM", None 0, KVMIO 0x01, [Kvm], Native;
+    /// The registers that a VMM saves.
+    KVM_GET_MSR_INDEX_LIST = "KVM_GET_MSR_INDEX_LIST", ReadWrite 4, KVMIO 0x02, [Kvm], Native;
     /// The argument is the capability, as in [`crate::kvm::caps`].
     KVM_CHECK_EXTENSION = "KVM_CHECK_EXTENSION", None 0, KVMIO 0x03, [Kvm Vm], Native;
     /// Bytes of a vCPU's mapping.
     KVM_GET_VCPU_MMAP_SIZE = "KVM_GET_VCPU_MMAP_SIZE", None 0, KVMIO 0x04, [Kvm], Native;
     /// What CPUID can be for a guest.
     KVM_GET_SUPPORTED_CPUID = "KVM_GET_SUPPORTED_CPUID", ReadWrite 8, KVMIO 0x05, [Kvm], Native;
+    /// What of CPUID KVM emulates beyond the host.
+    KVM_GET_EMULATED_CPUID = "KVM_GET_EMULATED_CPUID", ReadWrite 8, KVMIO 0x09, [Kvm], Native;
+    /// The registers that [`KVM_GET_MSRS`] reads on `/dev/kvm`.
+    KVM_GET_MSR_FEATURE_INDEX_LIST = "KVM_GET_MSR_FEATURE_INDEX_LIST", ReadWrite 4, KVMIO 0x0a, [Kvm], Native;
     /// The argument is the vCPU's id.
     KVM_CREATE_VCPU = "KVM_CREATE_VCPU", None 0, KVMIO 0x41, [Vm], Native;
     /// Which pages of a slot were written.
     KVM_GET_DIRTY_LOG = "KVM_GET_DIRTY_LOG", Write 16, KVMIO 0x42, [Vm], Native;
+    /// How many shadow pages there may be.
+    KVM_SET_NR_MMU_PAGES = "KVM_SET_NR_MMU_PAGES", None 0, KVMIO 0x44, [Vm], Native;
     /// A memory slot.
     KVM_SET_USER_MEMORY_REGION = "KVM_SET_USER_MEMORY_REGION", Write size_of::<memory::UserspaceMemoryRegion>(), KVMIO 0x46, [Vm], Native;
     /// Where Intel's real mode emulation may put its pages.
     KVM_SET_TSS_ADDR = "KVM_SET_TSS_ADDR", None 0, KVMIO 0x47, [Vm], Native;
+    /// Where Intel's real mode emulation may put its page table.
+    KVM_SET_IDENTITY_MAP_ADDR = "KVM_SET_IDENTITY_MAP_ADDR", Write 8, KVMIO 0x48, [Vm], Native;
     /// A memory slot that can have private pages.
     KVM_SET_USER_MEMORY_REGION2 = "KVM_SET_USER_MEMORY_REGION2", Write size_of::<memory::UserspaceMemoryRegion2>(), KVMIO 0x49, [Vm], Native;
     /// The interrupt controllers in the kernel.
     KVM_CREATE_IRQCHIP = "KVM_CREATE_IRQCHIP", None 0, KVMIO 0x60, [Vm], Native;
+    /// A pin of an interrupt controller.
+    KVM_IRQ_LINE = "KVM_IRQ_LINE", Write 8, KVMIO 0x61, [Vm], Native;
+    /// An interrupt controller in the kernel.
+    KVM_GET_IRQCHIP = "KVM_GET_IRQCHIP", ReadWrite 520, KVMIO 0x62, [Vm], Native;
+    /// An interrupt controller in the kernel. The header says that it reads.
+    KVM_SET_IRQCHIP = "KVM_SET_IRQCHIP", Read 520, KVMIO 0x63, [Vm], Native;
+    /// The timer in the kernel.
+    KVM_CREATE_PIT = "KVM_CREATE_PIT", None 0, KVMIO 0x64, [Vm], Native;
+    /// The timer in the kernel.
+    KVM_GET_PIT = "KVM_GET_PIT", ReadWrite 72, KVMIO 0x65, [Vm], Native;
+    /// The timer in the kernel. The header says that it reads.
+    KVM_SET_PIT = "KVM_SET_PIT", Read 72, KVMIO 0x66, [Vm], Native;
+    /// A pin of an interrupt controller, and what became of it.
+    KVM_IRQ_LINE_STATUS = "KVM_IRQ_LINE_STATUS", ReadWrite 8, KVMIO 0x67, [Vm], Native;
+    /// Writes that gather in a ring.
+    KVM_REGISTER_COALESCED_MMIO = "KVM_REGISTER_COALESCED_MMIO", Write 16, KVMIO 0x67, [Vm], Native;
+    /// Writes that exit again.
+    KVM_UNREGISTER_COALESCED_MMIO = "KVM_UNREGISTER_COALESCED_MMIO", Write 16, KVMIO 0x68, [Vm], Native;
     /// The table of interrupt routes.
     KVM_SET_GSI_ROUTING = "KVM_SET_GSI_ROUTING", Write 8, KVMIO 0x6a, [Vm], Native;
+    /// Whether ticks that were missed come later.
+    KVM_REINJECT_CONTROL = "KVM_REINJECT_CONTROL", None 0, KVMIO 0x71, [Vm], Native;
     /// An event file that raises an interrupt.
     KVM_IRQFD = "KVM_IRQFD", Write 32, KVMIO 0x76, [Vm], Native;
+    /// The timer in the kernel, with flags.
+    KVM_CREATE_PIT2 = "KVM_CREATE_PIT2", Write 64, KVMIO 0x77, [Vm], Native;
+    /// The argument is the id of the vCPU that starts.
+    KVM_SET_BOOT_CPU_ID = "KVM_SET_BOOT_CPU_ID", None 0, KVMIO 0x78, [Vm], Native;
     /// An event file that a write of the guest signals.
     KVM_IOEVENTFD = "KVM_IOEVENTFD", Write 64, KVMIO 0x79, [Vm], Native;
     /// The guest's clock.
@@ -72,12 +106,16 @@ ioctls! {
     KVM_GET_SREGS = "KVM_GET_SREGS", Read 312, KVMIO 0x83, [Vcpu], Native;
     /// The special registers.
     KVM_SET_SREGS = "KVM_SET_SREGS", Write 312, KVMIO 0x84, [Vcpu], Native;
+    /// What a linear address leads to.
+    KVM_TRANSLATE = "KVM_TRANSLATE", ReadWrite 24, KVMIO 0x85, [Vcpu], Native;
     /// An interrupt from a userspace controller.
     KVM_INTERRUPT = "KVM_INTERRUPT", Write 4, KVMIO 0x86, [Vcpu], Native;
     /// Model-specific registers; on `/dev/kvm`, features of the host.
     KVM_GET_MSRS = "KVM_GET_MSRS", ReadWrite 8, KVMIO 0x88, [Kvm Vcpu], Native;
     /// Model-specific registers.
     KVM_SET_MSRS = "KVM_SET_MSRS", Write 8, KVMIO 0x89, [Vcpu], Native;
+    /// What CPUID is for the guest, without sub-leaves.
+    KVM_SET_CPUID = "KVM_SET_CPUID", Write 8, KVMIO 0x8a, [Vcpu], Native;
     /// The signals that are blocked while the guest runs.
     KVM_SET_SIGNAL_MASK = "KVM_SET_SIGNAL_MASK", Write 4, KVMIO 0x8b, [Vcpu], Native;
     /// The floating point registers.
@@ -92,6 +130,10 @@ ioctls! {
     KVM_SET_CPUID2 = "KVM_SET_CPUID2", Write 8, KVMIO 0x90, [Vcpu], Native;
     /// What CPUID is for the guest.
     KVM_GET_CPUID2 = "KVM_GET_CPUID2", ReadWrite 8, KVMIO 0x91, [Vcpu], Native;
+    /// Whether accesses to the task priority exit.
+    KVM_TPR_ACCESS_REPORTING = "KVM_TPR_ACCESS_REPORTING", ReadWrite 40, KVMIO 0x92, [Vcpu], Native;
+    /// Where the guest's copy of its task priority is.
+    KVM_SET_VAPIC_ADDR = "KVM_SET_VAPIC_ADDR", Write 8, KVMIO 0x93, [Vcpu], Native;
     /// What the vCPU waits for.
     KVM_GET_MP_STATE = "KVM_GET_MP_STATE", Read size_of::<mp_state::MpState>(), KVMIO 0x98, [Vcpu], Native;
     /// What the vCPU waits for.
@@ -100,10 +142,20 @@ ioctls! {
     KVM_NMI = "KVM_NMI", None 0, KVMIO 0x9a, [Vcpu], Native;
     /// Breakpoints and single steps.
     KVM_SET_GUEST_DEBUG = "KVM_SET_GUEST_DEBUG", Write 72, KVMIO 0x9b, [Vcpu], Native;
+    /// Which machine checks there are.
+    KVM_X86_SETUP_MCE = "KVM_X86_SETUP_MCE", Write 8, KVMIO 0x9c, [Vcpu], Native;
+    /// Which machine checks there can be.
+    KVM_X86_GET_MCE_CAP_SUPPORTED = "KVM_X86_GET_MCE_CAP_SUPPORTED", Read 8, KVMIO 0x9d, [Kvm], Native;
+    /// A machine check.
+    KVM_X86_SET_MCE = "KVM_X86_SET_MCE", Write 64, KVMIO 0x9e, [Vcpu], Native;
     /// Exceptions, interrupts and requests.
     KVM_GET_VCPU_EVENTS = "KVM_GET_VCPU_EVENTS", Read size_of::<events::VcpuEvents>(), KVMIO 0x9f, [Vcpu], Native;
+    /// The timer in the kernel, with flags.
+    KVM_GET_PIT2 = "KVM_GET_PIT2", Read 112, KVMIO 0x9f, [Vm], Native;
     /// Exceptions, interrupts and requests.
     KVM_SET_VCPU_EVENTS = "KVM_SET_VCPU_EVENTS", Write size_of::<events::VcpuEvents>(), KVMIO 0xa0, [Vcpu], Native;
+    /// The timer in the kernel, with flags.
+    KVM_SET_PIT2 = "KVM_SET_PIT2", Write 112, KVMIO 0xa0, [Vm], Native;
     /// The debug registers.
     KVM_GET_DEBUGREGS = "KVM_GET_DEBUGREGS", Read 128, KVMIO 0xa1, [Vcpu], Native;
     /// The debug registers.
@@ -112,6 +164,8 @@ ioctls! {
     KVM_SET_TSC_KHZ = "KVM_SET_TSC_KHZ", None 0, KVMIO 0xa2, [Vm Vcpu], Native;
     /// Switches a capability on.
     KVM_ENABLE_CAP = "KVM_ENABLE_CAP", Write size_of::<device_attr::EnableCap>(), KVMIO 0xa3, [Vm Vcpu], Native;
+    /// The frequency of the time stamp counter in kHz.
+    KVM_GET_TSC_KHZ = "KVM_GET_TSC_KHZ", None 0, KVMIO 0xa3, [Vm Vcpu], Native;
     /// The extended registers.
     KVM_GET_XSAVE = "KVM_GET_XSAVE", Read 4096, KVMIO 0xa4, [Vcpu], Native;
     /// The extended registers.
@@ -126,8 +180,12 @@ ioctls! {
     KVM_GET_ONE_REG = "KVM_GET_ONE_REG", Write 16, KVMIO 0xab, [Vcpu], Native;
     /// One register by id.
     KVM_SET_ONE_REG = "KVM_SET_ONE_REG", Write 16, KVMIO 0xac, [Vcpu], Native;
+    /// The guest was stopped: its watchdog should know.
+    KVM_KVMCLOCK_CTRL = "KVM_KVMCLOCK_CTRL", None 0, KVMIO 0xad, [Vcpu], Native;
     /// The ids of the registers.
     KVM_GET_REG_LIST = "KVM_GET_REG_LIST", ReadWrite 8, KVMIO 0xb0, [Vcpu], Native;
+    /// Which performance events the guest may count.
+    KVM_SET_PMU_EVENT_FILTER = "KVM_SET_PMU_EVENT_FILTER", Write 32, KVMIO 0xb2, [Vm], Native;
     /// A system management interrupt.
     KVM_SMI = "KVM_SMI", None 0, KVMIO 0xb7, [Vcpu], Native;
     /// A command of [`crate::kvm::sev`], or of [`crate::kvm::tdx`], which alone has commands for a vCPU. A 32-bit
@@ -137,14 +195,20 @@ ioctls! {
     KVM_MEMORY_ENCRYPT_REG_REGION = "KVM_MEMORY_ENCRYPT_REG_REGION", Read size_of::<memory::EncRegion>(), KVMIO 0xbb, [Vm], Native;
     /// Memory that is no longer the guest's.
     KVM_MEMORY_ENCRYPT_UNREG_REGION = "KVM_MEMORY_ENCRYPT_UNREG_REGION", Read size_of::<memory::EncRegion>(), KVMIO 0xbc, [Vm], Native;
+    /// An event file that a Hyper-V message signals.
+    KVM_HYPERV_EVENTFD = "KVM_HYPERV_EVENTFD", Write 24, KVMIO 0xbd, [Vm], Native;
     /// The state of nested virtualisation.
     KVM_GET_NESTED_STATE = "KVM_GET_NESTED_STATE", ReadWrite 128, KVMIO 0xbe, [Vcpu], Native;
     /// The state of nested virtualisation.
     KVM_SET_NESTED_STATE = "KVM_SET_NESTED_STATE", Write 128, KVMIO 0xbf, [Vcpu], Native;
     /// Pages whose writes are to be seen again.
     KVM_CLEAR_DIRTY_LOG = "KVM_CLEAR_DIRTY_LOG", ReadWrite 24, KVMIO 0xc0, [Vm], Native;
+    /// What CPUID can be for a guest that knows Hyper-V.
+    KVM_GET_SUPPORTED_HV_CPUID = "KVM_GET_SUPPORTED_HV_CPUID", ReadWrite 8, KVMIO 0xc1, [Kvm Vcpu], Native;
     /// Which model-specific registers the guest may touch.
     KVM_X86_SET_MSR_FILTER = "KVM_X86_SET_MSR_FILTER", Write 392, KVMIO 0xc6, [Vm], Native;
+    /// Entries of the dirty rings are read.
+    KVM_RESET_DIRTY_RINGS = "KVM_RESET_DIRTY_RINGS", None 0, KVMIO 0xc7, [Vm], Native;
     /// The special registers with the page directory pointers.
     KVM_GET_SREGS2 = "KVM_GET_SREGS2", Read 320, KVMIO 0xcc, [Vcpu], Native;
     /// The special registers with the page directory pointers.

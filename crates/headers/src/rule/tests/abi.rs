@@ -184,6 +184,9 @@ fn a_field_that_is_moved_resized_or_misnamed_is_found_and_so_is_a_wrong_size() {
     }
 }
 
+/// The registry has what exits and launches are made of.
+const BY_NUMBER: &str = "the argument of an ioctl, whose number holds its size";
+
 /// Structs that no header of the registry has, with what holds their layout instead.
 const NOT_COMPARED: &[(&str, &str)] = &[
     ("exeunt_abi::ghcb::guest_message::Header", "a message of the firmware, not of the uapi"),
@@ -210,6 +213,32 @@ const NOT_COMPARED: &[(&str, &str)] = &[
     ("exeunt_abi::tdx::report::TdInfo", "written by the TDX module, by its ABI"),
     ("exeunt_abi::tdx::report::TdReport", "written by the TDX module, by its ABI"),
     ("exeunt_abi::tdx::report::TeeTcbInfo", "written by the TDX module, by its ABI"),
+    ("exeunt_abi::kvm::debug::GuestDebug", BY_NUMBER),
+    ("exeunt_abi::kvm::debug::Translation", BY_NUMBER),
+    ("exeunt_abi::kvm::debug::X86Mce", BY_NUMBER),
+    ("exeunt_abi::kvm::irq::CoalescedMmioZone", BY_NUMBER),
+    ("exeunt_abi::kvm::irq::Ioeventfd", BY_NUMBER),
+    ("exeunt_abi::kvm::irq::IrqLevel", BY_NUMBER),
+    ("exeunt_abi::kvm::irq::IrqRouting", BY_NUMBER),
+    ("exeunt_abi::kvm::irq::IrqRoutingEntry", BY_NUMBER),
+    ("exeunt_abi::kvm::memory::ClearDirtyLog", BY_NUMBER),
+    ("exeunt_abi::kvm::memory::DirtyLog", BY_NUMBER),
+    ("exeunt_abi::kvm::msr::MsrEntry", BY_NUMBER),
+    ("exeunt_abi::kvm::msr::MsrFilter", BY_NUMBER),
+    ("exeunt_abi::kvm::msr::MsrFilterRange", BY_NUMBER),
+    ("exeunt_abi::kvm::msr::MsrList", BY_NUMBER),
+    ("exeunt_abi::kvm::msr::Msrs", BY_NUMBER),
+    ("exeunt_abi::kvm::regs::DebugRegs", BY_NUMBER),
+    ("exeunt_abi::kvm::regs::Dtable", BY_NUMBER),
+    ("exeunt_abi::kvm::regs::Fpu", BY_NUMBER),
+    ("exeunt_abi::kvm::regs::Regs", BY_NUMBER),
+    ("exeunt_abi::kvm::regs::Segment", BY_NUMBER),
+    ("exeunt_abi::kvm::regs::Sregs", BY_NUMBER),
+    ("exeunt_abi::kvm::regs::Sregs2", BY_NUMBER),
+    ("exeunt_abi::kvm::regs::SregsHead", BY_NUMBER),
+    ("exeunt_abi::kvm::regs::SyncRegs", BY_NUMBER),
+    ("exeunt_abi::kvm::regs::Xcr", BY_NUMBER),
+    ("exeunt_abi::kvm::regs::Xcrs", BY_NUMBER),
 ];
 
 /// The `repr(C)` structs of a source file, under the names that the compiler has for them.

@@ -1,7 +1,7 @@
 //! The arguments of ioctls of VMs and vCPUs, and those of TDX.
 
 use super::{EVERYWHERE, NEWEST, Ours, X86, ours};
-use exeunt_abi::kvm::{cpuid, device_attr, events, memory, mp_state, tdx};
+use exeunt_abi::kvm::{cpuid, device_attr, events, irq, memory, mp_state, tdx};
 
 pub(super) fn memory() -> Vec<Ours> {
     ours! {
@@ -29,6 +29,10 @@ pub(super) fn others() -> Vec<Ours> {
         }
         Whole NEWEST X86 "kvm_cpuid2" = cpuid::Cpuid2 { nent, padding }
         Whole NEWEST EVERYWHERE "kvm_mp_state" = mp_state::MpState { mp_state }
+        Whole NEWEST EVERYWHERE "kvm_create_device" = irq::CreateDevice { device_type: ["type"], fd, flags }
+        Whole NEWEST EVERYWHERE "kvm_irqfd" = irq::Irqfd { fd, gsi, flags, resamplefd, pad }
+        Whole NEWEST EVERYWHERE "kvm_msi" = irq::Msi { address_lo, address_hi, data, flags, devid, pad }
+        Whole NEWEST X86 "kvm_clock_data" = irq::ClockData { clock, flags, pad0, realtime, host_tsc, pad }
         Whole NEWEST X86 "kvm_vcpu_events" = events::VcpuEvents {
             exception_injected: ["exception.injected"], exception_nr: ["exception.nr"],
             exception_has_error_code: ["exception.has_error_code"], exception_pending: ["exception.pending"],

@@ -1,0 +1,179 @@
+//! `mmap` of descriptors, and the pages of a vCPU that process and kernel share.
+//!
+//! The model keeps its pages itself. A process whose pages lie elsewhere copies them in before `KVM_RUN` and out after it;
+//! the first 8 bytes are the process's own and are not copied out.
+
+use super::table::File;
+use super::vcpu::VcpuFile;
+use super::{Device, UserMemory};
+use crate::memory::GuestMemfd;
+use crate::vcpu::Vcpu;
+use exeunt_abi::kvm::ioctl as nr;
+use exeunt_abi::kvm::regs::SyncRegs;
+use exeunt_abi::kvm::run::{PORT_DATA_BYTES, RunPage};
+use exeunt_abi::{Errno, PAGE_SIZE};
+use std::mem::size_of;
+use std::sync::Arc;
+use zerocopy::{FromBytes, IntoBytes};
+
+/// Bytes of `struct kvm_run` on x86; the rest of its page reads as zero.
+pub const RUN_BYTES: usize = 2352;
+const _: () = assert!(size_of::<RunPage>() + size_of::<SyncRegs>() == RUN_BYTES);
+/// What the process writes at the head of the page, by signal handlers and other threads too.
+const USER_BYTES: usize = 8;
+
+/// A page of a vCPU's mapping, in the order in which they lie there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum VcpuPage {
+    /// `struct kvm_run`.
+    Run,
+    /// The data of port I/O.
+    PortData,
+    /// The ring of gathered writes, which all vCPUs of a VM share.
+    CoalescedRing,
+}
+
+/// What a mapping shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mapping {
+    /// Pages of a vCPU, from the offset on; `None` is a page whose access ends in `SIGBUS`.
+    Vcpu(Vec<Option<VcpuPage>>),
+    /// Pages of a `guest_memfd` that userspace may see.
+    Gmem {
+        /// The file.
+        file: GuestMemfd,
+        /// Where the mapping begins in it, in bytes.
+        offset_bytes: u64,
+    },
+}
+
+impl Device {
+    /// `mmap` with `MAP_SHARED`, at an offset in bytes.
+    ///
+    /// Source: Linux v7.2 `virt/kvm/kvm_main.c`, `kvm_vcpu_mmap` and `kvm_vcpu_fault`; `guest_memfd.c`,
+    /// `kvm_gmem_mmap`.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF` for a number that is not open, `EINVAL` for a length of 0, an unaligned offset or more than 1 MiB of a
+    /// vCPU, `ENODEV` for a file that cannot be mapped.
+    pub fn mmap(&self, fd: i32, offset_bytes: u64, bytes: u64) -> Result<Mapping, Errno> {
+        let file = self.table.get(fd)?;
+        if bytes == 0 || offset_bytes & (PAGE_SIZE - 1) != 0 {
+            return Err(Errno::EINVAL);
+        }
+        match file {
+            File::Vcpu(_) if bytes > 1 << 20 => Err(Errno::EINVAL),
+            File::Vcpu(_) => {
+                let first = offset_bytes / PAGE_SIZE;
+                let end = first.saturating_add(bytes.div_ceil(PAGE_SIZE));
+                Ok(Mapping::Vcpu((first..end).map(page_at).collect()))
+            }
+            _ => Err(Errno::ENODEV),
+        }
+    }
+
+    fn vcpu_file(&self, fd: i32) -> Result<Arc<VcpuFile>, Errno> {
+        match self.table.get(fd)? {
+            File::Vcpu(vcpu) => Ok(vcpu),
+            _ => Err(Errno::ENODEV),
+        }
+    }
+
+    /// Reads the run page of a vCPU, as a process does through its mapping. It waits for a `KVM_RUN` under way.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF` for a number that is not open, `ENODEV` for another file, `EFAULT` past the page.
+    pub fn read_run_page(&self, fd: i32, offset: usize, to: &mut [u8]) -> Result<(), Errno> {
+        let mut page = [0; 4096];
+        store(&self.vcpu_file(fd)?.lock(), &mut page);
+        let end = offset.checked_add(to.len()).ok_or(Errno::EFAULT)?;
+        to.copy_from_slice(page.get(offset..end).ok_or(Errno::EFAULT)?);
+        Ok(())
+    }
+
+    /// Writes the run page of a vCPU, as a process does through its mapping. It waits for a `KVM_RUN` under way; to end
+    /// one there is [`Device::kick`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Device::read_run_page`].
+    pub fn write_run_page(&self, fd: i32, offset: usize, from: &[u8]) -> Result<(), Errno> {
+        let file = self.vcpu_file(fd)?;
+        let mut vcpu = file.lock();
+        let mut page = [0; 4096];
+        store(&vcpu, &mut page);
+        let end = offset.checked_add(from.len()).ok_or(Errno::EFAULT)?;
+        page.get_mut(offset..end).ok_or(Errno::EFAULT)?.copy_from_slice(from);
+        load(&mut vcpu, &page);
+        Ok(())
+    }
+
+    /// Lets a function see and change the data of port I/O.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF` for a number that is not open, `ENODEV` for another file.
+    pub fn with_port_data<T>(
+        &self,
+        fd: i32,
+        look: impl FnOnce(&mut [u8; PORT_DATA_BYTES]) -> T,
+    ) -> Result<T, Errno> {
+        Ok(look(&mut self.vcpu_file(fd)?.lock().port_data))
+    }
+
+    /// `KVM_RUN` of a process whose pages lie elsewhere: copies them in, runs, and copies them out, also after an error.
+    /// The first 8 bytes of the run page are the process's own: they are not copied out.
+    ///
+    /// # Errors
+    ///
+    /// As `KVM_RUN` by [`Device::ioctl`]; `ENODEV` for another file.
+    pub fn run_on_pages(
+        &self,
+        fd: i32,
+        arg: u64,
+        memory: &Arc<dyn UserMemory>,
+        run: &mut [u8; 4096],
+        port_data: &mut [u8; PORT_DATA_BYTES],
+    ) -> Result<u32, Errno> {
+        let file = self.vcpu_file(fd)?;
+        {
+            let mut vcpu = file.lock();
+            load(&mut vcpu, run);
+            vcpu.port_data.copy_from_slice(port_data);
+        }
+        let result = self.ioctl(fd, nr::KVM_RUN.0, arg, memory);
+        let vcpu = file.lock();
+        let mut page = [0; 4096];
+        store(&vcpu, &mut page);
+        if let (Some(to), Some(from)) = (run.get_mut(USER_BYTES..), page.get(USER_BYTES..)) {
+            to.copy_from_slice(from);
+        }
+        port_data.copy_from_slice(&*vcpu.port_data);
+        result
+    }
+}
+
+fn page_at(page: u64) -> Option<VcpuPage> {
+    match page {
+        0 => Some(VcpuPage::Run),
+        1 => Some(VcpuPage::PortData),
+        2 => Some(VcpuPage::CoalescedRing),
+        _ => None,
+    }
+}
+
+fn load(vcpu: &mut Vcpu, page: &[u8; 4096]) {
+    if let Ok((head, rest)) = RunPage::read_from_prefix(page) {
+        vcpu.page = head;
+        if let Ok((sync, _)) = SyncRegs::read_from_prefix(rest) {
+            *vcpu.sync = sync;
+        }
+    }
+}
+
+fn store(vcpu: &Vcpu, page: &mut [u8; 4096]) {
+    let parts = vcpu.page.as_bytes().iter().chain(vcpu.sync.as_bytes());
+    page.iter_mut().zip(parts).for_each(|(to, from)| *to = *from);
+}
