@@ -1,5 +1,8 @@
 //! What the model guarantees about `KVM_RUN`, seen from both sides: by small guest programs, and at the port.
 
+mod ap;
+mod apic;
+mod asked;
 mod blocking;
 mod certificates;
 mod conversion;
@@ -11,13 +14,18 @@ mod events_notify;
 mod events_triple_fault;
 mod faults_by_plan;
 mod ghcb;
+mod ghcb_codes;
+mod ghcb_msr;
 mod hostile;
+mod io;
 mod launch_order;
 mod launch_sev;
 mod launch_snp;
 mod memory;
+mod msr;
 mod nested;
 mod proposals;
+mod psc;
 mod psp_measurement;
 mod psp_messages;
 mod psp_report;
