@@ -1,8 +1,7 @@
 //! What must hold after each step of a world, and at its end.
 
-use super::PAGES_PER_GUEST;
 use super::devices::Devices;
-use super::ledger::{Ledger, Page};
+use super::ledger::{Ledger, OWN_PAGES, Page};
 use exeunt_abi::kvm::run::RunPage;
 use exeunt_model::{Met, Point, Vcpu, Vm};
 use exeunt_proto::conversion::PageState;
@@ -10,7 +9,7 @@ use zerocopy::IntoBytes;
 
 /// What a guest was told of a page is what the attributes say, and the host does not read what is private.
 pub(super) fn told_and_true(ledger: &Ledger, vm: &Vm) -> Result<(), String> {
-    for page in 1..PAGES_PER_GUEST {
+    for page in OWN_PAGES {
         let gfn = ledger.gfn(page);
         let attribute = vm.page_state(gfn);
         let (told, word) = match ledger.page(page) {

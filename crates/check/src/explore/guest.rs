@@ -1,36 +1,41 @@
 //! The guest of a world: it converts its own pages, keeps words in them, talks to its device, and notes what it is
 //! told.
 
-use super::PAGES_PER_GUEST;
 use super::devices::device_word;
-use super::ledger::{Ledger, Page};
+use super::ledger::{GHCB, Ledger, OWN_PAGES, Page, REQUEST, RESPONSE};
 use exeunt_abi::Gpa;
+use exeunt_abi::ghcb::guest_message::msg_type;
 use exeunt_abi::ghcb::psc::{self, Entry, operation};
 use exeunt_abi::ghcb::{exit_code, msr, page};
+use exeunt_model::guest::message::{Channel, Pages, Reply};
 use exeunt_model::guest::snp::Ghcb;
 use exeunt_model::guest::{Access, Cpu, GuestFault};
 use exeunt_proto::ghcb::MsrRequest;
+use std::ops::Range;
 
+/// Where the firmware left the keys.
+pub(super) const SECRETS: Gpa = Gpa(0x1000);
+/// Keys to the firmware that a guest has.
+const VMPCKS: u64 = 4;
 /// Times that a guest asks again for what failed, before it lets the page be.
 const ATTEMPTS: u32 = 64;
 
 /// Runs `acts` acts that the seed of the vCPU decides.
 pub(super) async fn run(cpu: Cpu, ledger: Ledger, acts: u64) -> Result<(), GuestFault> {
-    let guest = Guest { ghcb: Ghcb::at(ledger.gfn(0).gpa()), cpu, ledger };
-    if !guest.set_up().await? {
-        return Ok(());
-    }
+    let guest = Guest { ghcb: Ghcb::at(ledger.gfn(GHCB).gpa()), cpu, ledger };
+    let Some(mut channel) = guest.set_up().await? else { return Ok(()) };
     for _ in 0..acts {
-        match guest.below(8) {
+        match guest.below(9) {
             0 | 1 => guest.convert_by_msr().await?,
             2 | 3 => guest.convert_by_page().await?,
             4 => guest.write_page().await?,
             5 => guest.read_page().await?,
             6 => guest.write_device().await?,
+            7 => guest.ask_firmware(&mut channel).await?,
             _ => guest.read_device().await?,
         }
     }
-    for page in 1..PAGES_PER_GUEST {
+    for page in OWN_PAGES {
         guest.verify(page).await?;
     }
     Ok(())
@@ -48,23 +53,29 @@ impl Guest {
     }
 
     fn any_page(&self) -> u64 {
-        self.below(PAGES_PER_GUEST.saturating_sub(1)).saturating_add(1)
+        let Range { start, end } = OWN_PAGES;
+        self.below(end.saturating_sub(start)).saturating_add(start)
     }
 
     fn gpa(&self, page: u64) -> Gpa {
         self.ledger.gfn(page).gpa()
     }
 
-    /// Shares and registers the GHCB. `false` if the host never let it.
-    async fn set_up(&self) -> Result<bool, GuestFault> {
-        if !self.ask_by_msr(0, operation::SHARED).await? {
-            return Ok(false);
+    /// Shares the pages that it needs for that, registers the GHCB, and opens the channel to the firmware. `None` if
+    /// the host never let it.
+    async fn set_up(&self) -> Result<Option<Channel>, GuestFault> {
+        for page in [GHCB, REQUEST, RESPONSE] {
+            if !self.ask_by_msr(page, operation::SHARED).await? {
+                return Ok(None);
+            }
         }
         let response = self.cpu.vmgexit(self.ghcb.gpa().0 | msr::REGISTER_GPA_REQUEST).await?;
         if response != self.ghcb.gpa().0 | msr::REGISTER_GPA_RESPONSE {
             self.ledger.complain(|| format!("the GHCB was not registered: {response:#x}"));
         }
-        Ok(true)
+        // Each guest has a key of its own, so that the sequence numbers are its own, too.
+        let key = u8::try_from(self.ledger.id & 3).unwrap_or(0);
+        Ok(Some(Channel::from_secrets(&self.cpu, SECRETS, key).await?))
     }
 
     /// Asks until the host says yes.
@@ -91,7 +102,7 @@ impl Guest {
     /// A request by page for some pages in a row, not all to the same state.
     async fn convert_by_page(&self) -> Result<(), GuestFault> {
         let first = self.any_page();
-        let last = first.saturating_add(self.below(6)).min(PAGES_PER_GUEST.saturating_sub(1));
+        let last = first.saturating_add(self.below(6)).min(OWN_PAGES.end.saturating_sub(1));
         let mut entries = Vec::new();
         for page in first..=last {
             let to = self.leave(page).await?;
@@ -187,6 +198,31 @@ impl Guest {
         let got = self.cpu.read_u64(self.ghcb.shared_buffer(), Access::Shared).await?;
         if got != device_word(Gpa(at)) {
             self.ledger.complain(|| format!("the device holds {got:#x} at {at:#x}"));
+        }
+        Ok(())
+    }
+
+    /// A request that the firmware answers is answered under the right key with the next sequence number. One that it
+    /// refuses has not used the number.
+    async fn ask_firmware(&self, channel: &mut Channel) -> Result<(), GuestFault> {
+        if self.ledger.id >= VMPCKS {
+            return Ok(());
+        }
+        let pages = Pages { request: self.gpa(REQUEST), response: self.gpa(RESPONSE) };
+        let before = channel.seqno();
+        let message = (msg_type::TSC_INFO_REQ, [0; 128].as_slice());
+        let reply = channel.request(&self.cpu, &self.ghcb, pages, None, message).await?;
+        let used = match reply {
+            Reply::Payload(..) => 2,
+            Reply::Refused(answer) if answer.info_1 == 0 && answer.info_2 <= u64::from(u32::MAX) => 0,
+            other => {
+                self.ledger.complain(|| format!("the firmware's answer: {other:x?}"));
+                return Ok(());
+            }
+        };
+        let after = channel.seqno();
+        if after != before.wrapping_add(used) {
+            self.ledger.complain(|| format!("the sequence number went from {before} to {after}"));
         }
         Ok(())
     }

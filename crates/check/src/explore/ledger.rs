@@ -2,7 +2,15 @@
 
 use super::PAGES_PER_GUEST;
 use exeunt_abi::{Gfn, PAGE_SIZE};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Pages that a guest shares for good: its GHCB, and a message to the firmware and its answer.
+pub(super) const GHCB: u64 = 0;
+pub(super) const REQUEST: u64 = 1;
+pub(super) const RESPONSE: u64 = 2;
+/// Pages that a guest converts.
+pub(super) const OWN_PAGES: Range<u64> = 3..PAGES_PER_GUEST;
 
 /// What a guest knows of one of its pages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

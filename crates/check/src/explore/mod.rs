@@ -20,13 +20,17 @@ use exeunt::{Policy, Stop, Watch};
 use exeunt_abi::kvm::caps::Cap;
 use exeunt_abi::kvm::memory::MEMORY_ATTRIBUTE_PRIVATE;
 use exeunt_abi::kvm::run::MAP_GPA_RANGE;
+use exeunt_abi::kvm::sev::id;
+use exeunt_abi::kvm::sev::snp::{LaunchFinish, LaunchStart, LaunchUpdate, page_type, policy};
 use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::{Arch, Dialect, Errno, Gpa, Kernel, PAGE_SIZE};
+use exeunt_model::psp::CommandError;
 use exeunt_model::{FaultPlan, Kvm, Point, Rng, Slot, Vcpu, Vm};
 use exeunt_proto::host::Vcpu as _;
 use ledger::Ledger;
 use serde::Serialize;
 use std::fmt;
+use zerocopy::FromZeros;
 
 /// Pages that each guest has to itself, its GHCB the first of them.
 const PAGES_PER_GUEST: u64 = 16;
@@ -129,7 +133,6 @@ impl World {
         vm.add_slot(slot).map_err(failed("KVM_SET_USER_MEMORY_REGION2"))?;
         vm.sev_init2(0).map_err(failed("KVM_SEV_INIT2"))?;
         vm.enable_cap(Cap::EXIT_HYPERCALL, 1 << MAP_GPA_RANGE).map_err(failed("KVM_ENABLE_CAP"))?;
-        vm.launch().map_err(failed("the launch"))?;
         vm.set_memory_attributes(Gpa(0), bytes, MEMORY_ATTRIBUTE_PRIVATE)
             .map_err(failed("KVM_SET_MEMORY_ATTRIBUTES"))?;
         let map = MemoryMap::new([MemorySlot { range: slot.range, has_private: true }])
@@ -145,6 +148,7 @@ impl World {
             ledgers.push(ledger);
             running.push((vcpu, Watch::default()));
         }
+        launch(&vm).map_err(|failed| format!("the launch failed: {failed}"))?;
         let has_faults = config.faults && rng.below(2) == 0;
         let races = has_faults && rng.below(4) == 0;
         if has_faults {
@@ -220,6 +224,23 @@ impl World {
             checks::told_and_true(ledger, &self.vm)
         })
     }
+}
+
+/// Launches a guest that has a page of secrets and nothing else.
+fn launch(vm: &Vm) -> Result<(), CommandError> {
+    /// Where in the process the page comes from: anywhere that no slot is.
+    const SOURCE: u64 = 0x7f00_0000_0000;
+    let mut start = LaunchStart::new_zeroed();
+    start.policy = policy::RSVD | policy::SMT;
+    vm.sev_command(id::SNP_LAUNCH_START, &mut start)?;
+    let mut secrets = LaunchUpdate::new_zeroed();
+    secrets.gfn_start = guest::SECRETS.gfn().0;
+    secrets.uaddr = SOURCE;
+    secrets.len = PAGE_SIZE;
+    secrets.page_type = page_type::SECRETS;
+    vm.user_memory().write(SOURCE, &[0; 4096])?;
+    vm.sev_command(id::SNP_LAUNCH_UPDATE, &mut secrets)?;
+    vm.sev_command(id::SNP_LAUNCH_FINISH, &mut LaunchFinish::new_zeroed())
 }
 
 #[cfg(test)]

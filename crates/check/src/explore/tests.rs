@@ -35,7 +35,7 @@ fn the_seed_decides_the_trace() {
 #[test]
 fn each_canary_is_caught() {
     for canary in Canary::ALL {
-        let config = Config { faults: false, canary: Some(canary), ..Config::default() };
+        let config = Config { faults: false, acts: 80, canary: Some(canary), ..Config::default() };
         let caught = (0..20).filter(|seed| explore(*seed, &config).is_err()).count();
         assert!(caught >= 15, "{}: {caught} of 20 worlds", canary.name());
         assert_eq!(Canary::from_name(canary.name()), Some(canary));
