@@ -100,7 +100,9 @@ impl Asked {
             Cap::NR_VCPUS => HOST_CPUS,
             Cap::MAX_VCPUS => dialect.max_vcpus().0,
             Cap::MAX_VCPU_ID => dialect.max_vcpus().1,
-            Cap::ARM_SYSTEM_SUSPEND => u64::from(!is_x86 && dialect.has_system_event_data()),
+            Cap::ARM_SYSTEM_SUSPEND => {
+                u64::from(kernel.arch == Arch::Arm64 && dialect.has_arm_system_suspend())
+            }
             Cap::READONLY_MEM => u64::from(!vm_type.is_some_and(VmType::has_protected_state)),
             cap if is_x86 => self.check_x86(cap),
             _ => 0,

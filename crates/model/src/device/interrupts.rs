@@ -84,7 +84,7 @@ impl Call<'_> {
             }
             nr::KVM_GET_TSC_KHZ => Ok(vcpu.board.tsc_khz),
             nr::KVM_KVMCLOCK_CTRL => vcpu.clock_was_stopped().map(|()| 0),
-            nr::KVM_SET_SIGNAL_MASK => self.set_signal_mask(),
+            nr::KVM_SET_SIGNAL_MASK => self.set_signal_mask(vcpu),
             _ => return None,
         })
     }
@@ -116,16 +116,19 @@ impl Call<'_> {
         self.put(&control).map(|()| 0)
     }
 
-    /// The mask of the thread is the VMM's own: the model has no signals, so the mask is checked and not kept.
-    fn set_signal_mask(&self) -> Result<u32, Errno> {
+    /// `KVM_SET_SIGNAL_MASK`.
+    fn set_signal_mask(&self, vcpu: &mut Vcpu) -> Result<u32, Errno> {
         if self.arg == 0 {
+            vcpu.set_signal_mask(None);
             return Ok(0);
         }
         let bytes: u32 = self.get()?;
         if bytes != 8 {
             return Err(Errno::EINVAL);
         }
-        self.get_at::<u64>(self.arg.wrapping_add(4)).map(|_| 0)
+        let blocked: u64 = self.get_at(self.arg.wrapping_add(4))?;
+        vcpu.set_signal_mask(Some(blocked));
+        Ok(0)
     }
 }
 

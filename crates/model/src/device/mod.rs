@@ -14,6 +14,7 @@ mod gmem;
 pub(crate) mod interrupts;
 mod mapping;
 mod msrs;
+mod nested;
 mod registers;
 mod routes;
 mod system;

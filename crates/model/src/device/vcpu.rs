@@ -72,6 +72,8 @@ impl Call<'_> {
                 let events: VcpuEvents = self.get()?;
                 vcpu.set_events(&events).map(|()| 0)
             }
+            nr::KVM_GET_NESTED_STATE => self.get_nested_state(vcpu),
+            nr::KVM_SET_NESTED_STATE => self.set_nested_state(vcpu),
             nr::KVM_SET_CPUID2 => self.set_cpuid2(vcpu),
             nr::KVM_GET_CPUID2 => self.get_cpuid2(vcpu),
             nr::KVM_GET_MSRS => self.get_msrs(vcpu),

@@ -104,7 +104,7 @@ impl EventState {
     /// What waits is injected: it reaches the guest unless a signal keeps the vCPU out, and then it is injected again.
     ///
     /// Source: Linux v7.2 `arch/x86/kvm/x86.c`, `kvm_check_and_inject_events`.
-    pub(crate) fn inject(&mut self) {
+    pub(crate) fn inject_exception(&mut self) {
         let pending = self.exception;
         if pending.pending && !pending.injected {
             self.deliver_payload(pending);
@@ -114,9 +114,17 @@ impl EventState {
                 (exception.has_payload, exception.payload) = (false, 0);
             }
         }
-        let needs_reinjection = self.exception.injected || self.interrupt.injected || self.nmi.injected;
+    }
+
+    /// `kvm_event_needs_reinjection`, or an exception is on its way: nothing new is injected.
+    pub(crate) const fn is_delivering(&self) -> bool {
+        self.exception.injected || self.interrupt.injected || self.nmi.injected
+    }
+
+    /// An NMI that waits is injected, if nothing comes before it.
+    pub(crate) fn inject_nmi(&mut self) {
         let nmi_allowed = !self.nmi.masked && self.shadow == 0;
-        if self.nmi.pending > 0 && nmi_allowed && !needs_reinjection {
+        if self.nmi.pending > 0 && nmi_allowed && !self.is_delivering() {
             self.nmi.pending = self.nmi.pending.saturating_sub(1);
             self.nmi.injected = true;
         }

@@ -4,6 +4,7 @@
 mod exception;
 mod mce;
 mod shutdown;
+mod smm;
 
 pub(crate) use exception::Vector;
 pub use mce::MachineCheck;

@@ -4,12 +4,16 @@
 //! [`GuestFault::NestedExit`] or it leaves by [`crate::guest::Cpu::exit_l2`]. What L1 wants to see of its guest is in
 //! [`Intercepts`]; every other act of L2 goes to KVM, as if L1 let it through.
 
+mod state;
+
+pub use state::NestedStateRead;
+
 use crate::events::{Exception, Vector, request};
 use crate::guest::GuestFault;
 use crate::guest::mailbox::Outcome;
 use crate::host::Vendor;
 use crate::vcpu::{MpState, OnEntry, Step, Vcpu};
-use exeunt_abi::Gpa;
+use exeunt_abi::{Gpa, PAGE_SIZE};
 use std::fmt;
 
 /// What L1 wants to see of L2.
@@ -139,7 +143,8 @@ impl Vcpu {
         self.nested.intercepts = intercepts;
         self.nested.active = Some(Active { control, run_pending: true });
         if self.is_intel() {
-            self.nested.vmxon = self.nested.vmxon.or(Some(control));
+            // The region of VMXON is the page beside it.
+            self.nested.vmxon = self.nested.vmxon.or(Some(Gpa(control.0 ^ PAGE_SIZE)));
             self.nested.current = Some(control);
         }
         self.on_entry = Some(OnEntry::Nothing);

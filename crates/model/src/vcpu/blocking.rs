@@ -9,6 +9,9 @@ use exeunt_abi::{Arch, Errno};
 use exeunt_proto::exit::{Entered, EventType, Exit, SystemEvent, Words};
 use std::sync::atomic::Ordering;
 
+/// `SIGUSR1` in a mask of signals.
+const KICK_SIGNAL: u64 = 1 << 9;
+
 impl Vm {
     /// Whether a vCPU with nothing to do sleeps in `KVM_RUN` until another thread wakes or kicks it. Off at first:
     /// `KVM_RUN` then comes back as if a signal had come at once, which suits a simulation on one thread.
@@ -95,10 +98,22 @@ impl Vcpu {
     /// Sleeps until `ready`, if the VM blocks. Returns whether the vCPU is ready; otherwise a signal came.
     pub(crate) fn block(&self, ready: impl Fn(&Waiting) -> bool) -> bool {
         if self.vm.blocking.load(Ordering::Relaxed) {
-            self.peer.sleep_until(ready)
+            self.peer.sleep_until(self.takes_kicks(), ready)
         } else {
             self.peer.look(ready)
         }
+    }
+
+    /// `KVM_SET_SIGNAL_MASK`: the signals that are blocked during `KVM_RUN`, bit n - 1 for signal n, or `None` to block
+    /// those of the thread. A [`crate::Kick`] stands for signal 10, `SIGUSR1`: while that is blocked it does not end a
+    /// `KVM_RUN` under way, and only `immediate_exit`, which is read when `KVM_RUN` begins, keeps the guest out.
+    pub const fn set_signal_mask(&mut self, blocked: Option<u64>) {
+        self.signal_mask = blocked;
+    }
+
+    /// The signal of a kick is not blocked.
+    pub(crate) fn takes_kicks(&self) -> bool {
+        self.signal_mask.is_none_or(|blocked| blocked & KICK_SIGNAL == 0)
     }
 
     /// `KVM_RUN` ends by a signal.
@@ -134,7 +149,12 @@ impl Vcpu {
                 self.reload_vmsa();
                 self.accept_apic_events();
                 self.check_nested_events();
-                self.events.inject();
+                self.events.inject_exception();
+                self.inject_smi();
+                self.events.inject_nmi();
+                if self.vm.is_dead() {
+                    return Some(Err(Errno::EIO));
+                }
                 if self.events.is_requested(request::TRIPLE_FAULT) {
                     // An exit of L2 failed.
                     continue;

@@ -1,7 +1,7 @@
 //! `KVM_RUN` up to the run loop, and on the way out: the order of checks, and what the page says afterwards.
 
 use crate::vcpu::registers::RFLAGS_IF;
-use crate::vcpu::{MpState, TIME_SLICE, Vcpu};
+use crate::vcpu::{MpState, Vcpu};
 use exeunt_abi::kvm::regs::{SYNC_ALL, SYNC_EVENTS, SYNC_REGS, SYNC_SREGS};
 use exeunt_abi::kvm::run::ExitReason;
 use exeunt_abi::{Arch, Errno};
@@ -63,7 +63,7 @@ impl Vcpu {
         }
         self.pre_run()?;
         self.page.exit_reason = ExitReason::UNKNOWN.0;
-        self.slice = TIME_SLICE;
+        self.slice = self.turn;
         self.has_run = true;
         self.run_loop()
     }

@@ -54,7 +54,7 @@ use zerocopy::FromZeros;
 
 /// Acts of a guest between two exits, after which `KVM_RUN` comes back as if a host timer had fired. So no guest
 /// keeps a `KVM_RUN` for ever.
-const TIME_SLICE: u32 = 1 << 20;
+pub(crate) const TIME_SLICE: u32 = 1 << 20;
 
 /// What the guest gets when it is entered again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,7 +117,12 @@ pub struct Vcpu {
     pub(crate) retry: Option<Op>,
     /// The act that left the guest, waiting for its end.
     pub(crate) on_entry: Option<OnEntry>,
+    /// Acts that are left of the turn.
     pub(crate) slice: u32,
+    /// Acts of a turn.
+    pub(crate) turn: u32,
+    /// `KVM_SET_SIGNAL_MASK`.
+    pub(crate) signal_mask: Option<u64>,
     pub(crate) warnings: u64,
     /// Completions that exits left behind, and those that were called.
     completions: (u64, u64),
@@ -191,6 +196,8 @@ impl Vcpu {
             retry: None,
             on_entry: None,
             slice: 0,
+            turn: TIME_SLICE,
+            signal_mask: None,
             warnings: 0,
             completions: (0, 0),
             registers: Registers::after_reset(is_bsp),
@@ -238,7 +245,8 @@ impl Vcpu {
     /// A signal is pending: a kick, the end of the time slice, or one that was planned.
     pub(crate) fn is_interrupted(&mut self) -> bool {
         self.slice = self.slice.saturating_sub(1);
-        self.slice == 0 || self.vm.faults.at(Point::Act) == Some(Fault::Signal) || self.peer.immediate_exit()
+        let is_kicked = self.peer.immediate_exit() && self.takes_kicks();
+        self.slice == 0 || self.vm.faults.at(Point::Act) == Some(Fault::Signal) || is_kicked
     }
 }
 

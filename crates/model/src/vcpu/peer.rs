@@ -105,11 +105,11 @@ impl Peer {
         look(&self.lock())
     }
 
-    /// Sleeps until the vCPU is `ready` or kicked. Returns whether it is ready.
-    pub(crate) fn sleep_until(&self, ready: impl Fn(&Waiting) -> bool) -> bool {
+    /// Sleeps until the vCPU is `ready` or kicked, if it `takes_kicks`. Returns whether it is ready.
+    pub(crate) fn sleep_until(&self, takes_kicks: bool, ready: impl Fn(&Waiting) -> bool) -> bool {
         let mut waiting = self.lock();
         waiting.asleep = true;
-        while !ready(&waiting) && !self.immediate_exit() {
+        while !(ready(&waiting) || takes_kicks && self.immediate_exit()) {
             waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
         }
         waiting.asleep = false;

@@ -1,6 +1,7 @@
 //! vCPUs with nothing to do, on threads of their own.
 
 use crate::world::{Seen, reason};
+use exeunt_abi::kvm::events::{VALID_SMM, VcpuEvents};
 use exeunt_abi::kvm::mp_state;
 use exeunt_abi::kvm::run::ExitReason;
 use exeunt_abi::kvm::vm_type::VmType;
@@ -8,8 +9,9 @@ use exeunt_abi::psci::function as f;
 use exeunt_abi::{Arch, Dialect, Errno, Kernel};
 use exeunt_model::guest::Cpu;
 use exeunt_model::{Kvm, MpState, Vcpu, Vm};
-use exeunt_proto::host::Vcpu as _;
+use exeunt_proto::host::{Events as _, Vcpu as _};
 use std::thread;
+use zerocopy::FromZeros as _;
 
 fn arm64() -> Vm {
     let kernel = Kernel { dialect: Dialect::Linux7_2, arch: Arch::Arm64 };
@@ -130,4 +132,67 @@ fn a_vcpu_that_runs_is_not_blocked() {
     assert!(!vcpu.is_blocked());
     vcpu.set_mp_state(mp_state::STOPPED).unwrap();
     assert!(vcpu.is_blocked());
+}
+
+#[test]
+fn a_masked_kick_ends_no_run_under_way_and_keeps_the_next_from_the_guest() {
+    let vm = arm64();
+    let (mut vcpu, seen) = calling(&vm, vec![(f::SYSTEM_OFF, [0; 3])]);
+    let (mut other, _) = calling(&vm, vec![(f::CPU_ON_64, [0, 0, 5])]);
+    vcpu.set_signal_mask(Some(1 << 9));
+    assert_eq!(vcpu.enter(), Ok(()));
+    other.set_mp_state(mp_state::RUNNABLE).unwrap();
+    let kick = vcpu.kick();
+    let runs = thread::spawn(move || (vcpu.enter(), vcpu));
+    until_asleep(&kick);
+    kick.set(true);
+    assert!(kick.is_asleep(), "the signal is blocked");
+    assert_eq!(other.enter(), Ok(()), "the other core switches this one on");
+    let (entered, mut vcpu) = runs.join().unwrap();
+    assert_eq!(entered, Ok(()));
+    assert_eq!(seen.take(), [5]);
+    assert_eq!(vcpu.enter(), Err(Errno::EINTR), "immediate_exit is set still");
+    assert_eq!(reason(&vcpu), ExitReason::HLT, "and leaves the reason");
+    vcpu.set_signal_mask(None);
+}
+
+#[test]
+fn an_uninitialized_processor_sleeps_and_is_to_be_called_again() {
+    let vm = Kvm::default().create_vm(VmType::Default).unwrap();
+    vm.create_irqchip().unwrap();
+    vm.set_blocking(true);
+    let _first = vm.create_vcpu(0, |_| async { Ok(()) }).unwrap();
+    let mut vcpu = vm.create_vcpu(0, |_| async { Ok(()) }).unwrap();
+    assert_eq!(vcpu.mp_state(), MpState::Uninitialized);
+    vcpu.page_mut().exit_reason = 39;
+    assert_eq!(vcpu.enter_immediately(), Err(Errno::EINTR));
+    assert_eq!(reason(&vcpu), ExitReason::MEMORY_FAULT, "stale");
+    let kick = vcpu.kick();
+    let runs = thread::spawn(move || (vcpu.enter(), vcpu));
+    until_asleep(&kick);
+    kick.set(true);
+    let (entered, vcpu) = runs.join().unwrap();
+    assert_eq!((entered, reason(&vcpu)), (Err(Errno::EINTR), ExitReason::INTR));
+}
+
+#[test]
+fn a_vcpu_that_waits_for_a_startup_interrupt_in_system_management_mode_is_refused() {
+    for (dialect, at_set) in [(Dialect::Linux6_12, true), (Dialect::Linux7_2, false)] {
+        let kernel = Kernel { dialect, arch: Arch::X86 };
+        let vm = Kvm::new(kernel).create_vm(VmType::Default).unwrap();
+        vm.create_irqchip().unwrap();
+        let mut vcpu = vm.create_vcpu(0, |_| async { Ok(()) }).unwrap();
+        let mut in_smm = VcpuEvents::new_zeroed();
+        (in_smm.flags, in_smm.smi_smm) = (VALID_SMM, 1);
+        vcpu.set_events(&in_smm).unwrap();
+        assert_eq!(vcpu.set_mp_state(mp_state::INIT_RECEIVED).is_err(), at_set, "{dialect}");
+        if !at_set {
+            assert_eq!(vcpu.enter(), Err(Errno::EINVAL), "KVM_RUN refuses it");
+        }
+        let vm = Kvm::new(kernel).create_vm(VmType::Default).unwrap();
+        vm.create_irqchip().unwrap();
+        let mut vcpu = vm.create_vcpu(0, |_| async { Ok(()) }).unwrap();
+        vcpu.set_mp_state(mp_state::INIT_RECEIVED).unwrap();
+        assert_eq!(vcpu.set_events(&in_smm).is_err(), at_set, "{dialect}");
+    }
 }

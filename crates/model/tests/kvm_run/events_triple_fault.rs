@@ -169,3 +169,35 @@ fn a_triple_fault_comes_before_a_signal_that_is_pending() {
     assert_eq!(vcpu.enter(), Ok(()));
     assert_eq!(reason(&vcpu), ExitReason::SHUTDOWN);
 }
+
+#[test]
+fn an_smi_whose_state_cannot_be_saved_is_a_triple_fault_or_the_end_of_the_vm() {
+    for dialect in [Dialect::Linux6_12, Dialect::Linux7_2] {
+        let vm = Kvm::new(kernel(dialect)).create_vm(VmType::Default).unwrap();
+        let mut vcpu = vm.create_vcpu(0, |_| async { Ok(()) }).unwrap();
+        vcpu.smi().unwrap();
+        assert_eq!(vcpu.events().unwrap().smi_pending, 1, "latched by the look");
+        if dialect == Dialect::Linux7_2 {
+            assert_eq!(vcpu.enter(), Ok(()));
+            assert_eq!(reason(&vcpu), ExitReason::SHUTDOWN);
+            assert_eq!(vcpu.events().unwrap().smi_smm, 1, "there is no way back");
+        } else {
+            for _ in 0..2 {
+                assert_eq!(vcpu.enter(), Err(Errno::EIO));
+            }
+        }
+    }
+}
+
+#[test]
+fn an_smi_saves_the_state_and_the_guest_goes_on() {
+    let vm = launched(Dialect::Linux7_2, VmType::Default);
+    let mut vcpu = vm.create_vcpu(0, |_| async { Ok(()) }).unwrap();
+    vcpu.smi().unwrap();
+    run_to_halt(&mut vcpu);
+    let events = vcpu.events().unwrap();
+    assert_eq!((events.smi_pending, events.smi_smm), (0, 0));
+    let mut revision = [0; 4];
+    vm.read_shared(exeunt_abi::Gpa(0x3_fefc), &mut revision).unwrap();
+    assert_eq!(u32::from_le_bytes(revision), 0x2_0064);
+}
