@@ -130,6 +130,34 @@ impl TdVmCall {
     }
 }
 
+impl fmt::Display for TdVmCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Vendor { nr, args } => write!(f, "hypercall {nr}, arguments {args:x?}"),
+            Self::Cpuid { leaf, subleaf } => write!(f, "CPUID {leaf:#x}, sub-leaf {subleaf:#x}"),
+            Self::Hlt { .. } => f.write_str("HLT"),
+            Self::Io { size_bytes, is_out: true, port, value } => {
+                write!(f, "OUT {value:#x} to port {port:#x}, {size_bytes} bytes")
+            }
+            Self::Io { size_bytes, port, .. } => write!(f, "IN from port {port:#x}, {size_bytes} bytes"),
+            Self::Rdmsr { index } => write!(f, "RDMSR {index:#x}"),
+            Self::Wrmsr { index, value } => write!(f, "WRMSR {index:#x} := {value:#x}"),
+            Self::Mmio { size_bytes, is_write: true, gpa, value } => {
+                write!(f, "MMIO write of {value:#x} at {gpa}, {size_bytes} bytes")
+            }
+            Self::Mmio { size_bytes, gpa, .. } => write!(f, "MMIO read at {gpa}, {size_bytes} bytes"),
+            Self::GetTdVmCallInfo { leaf } => write!(f, "GetTdVmCallInfo of leaf {leaf}"),
+            Self::MapGpa { gpa, size_bytes } => write!(f, "MapGPA of {size_bytes:#x} bytes at {gpa}"),
+            Self::GetQuote { gpa, size_bytes } => write!(f, "GetQuote into {size_bytes} bytes at {gpa}"),
+            Self::ReportFatalError { error, .. } => write!(f, "ReportFatalError {error:#x}"),
+            Self::SetupEventNotifyInterrupt { vector } => {
+                write!(f, "SetupEventNotifyInterrupt with vector {vector}")
+            }
+            Self::Unknown { leaf, args } => write!(f, "leaf {leaf:#x}, arguments {args:x?}"),
+        }
+    }
+}
+
 /// The buffer of a `GetQuote`, copied out of the TD.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quote<'a> {

@@ -9,6 +9,7 @@ use exeunt_abi::Gpa;
 use exeunt_abi::kvm::run::{MAP_GPA_RANGE, NOTIFY_CONTEXT_INVALID};
 use exeunt_proto::conversion::{PageRange, map_gpa_range};
 use exeunt_proto::exit::{EventType, Exit, Hypercall, SystemEvent};
+use exeunt_proto::ghci::FatalError;
 use exeunt_proto::termination::SevTermination;
 
 /// What a memory fault leads to.
@@ -118,6 +119,11 @@ impl Policy {
             EventType::SevTerm => {
                 let reason = exit.data.first().map(SevTermination::from_msr);
                 return Err(reason.map_or_else(|| Stop::Event(Box::new(*exit)), Stop::Terminated));
+            }
+            EventType::TdxFatal => {
+                let error = FatalError::from_words(&exit.data);
+                let stop = error.map(|error| Stop::FatalError(Box::new(error)));
+                return Err(stop.unwrap_or_else(|| Stop::Event(Box::new(*exit))));
             }
             EventType::Unknown(_) => return Err(Stop::UnknownEvent(Box::new(*exit))),
             _ => EventPolicy::Stop,

@@ -1,6 +1,7 @@
 //! Why a vCPU is not entered again.
 
 use exeunt_proto::exit::{DecodeError, Exit, FailEntry, InternalError, MemoryFault, Other, SystemEvent};
+use exeunt_proto::ghci::FatalError;
 use exeunt_proto::termination::SevTermination;
 use thiserror::Error;
 
@@ -17,6 +18,9 @@ pub enum Stop {
     /// An SEV-ES or SNP guest asked to be terminated.
     #[error("the guest asked to be terminated: {0}")]
     Terminated(SevTermination),
+    /// A TD reported a fatal error. The text is the TD's own.
+    #[error("the TD gave up: {0}")]
+    FatalError(Box<FatalError>),
     /// The guest asked for a shutdown, a reset or a suspend, woke up, or crashed.
     #[error("system event {event}, data {data:x?}", event = .0.event, data = .0.data.as_slice())]
     Event(Box<SystemEvent>),

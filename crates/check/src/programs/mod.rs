@@ -5,6 +5,7 @@ mod certificates;
 mod conversion;
 mod faults;
 mod plain;
+mod tdx;
 mod termination;
 
 use exeunt_abi::Errno;
@@ -47,6 +48,10 @@ programs! {
     "convert-or-terminate" => conversion::or_terminate;
     "certificates" => certificates::grow_the_buffer;
     "certificates-once" => certificates::once;
+    "tdx-convert" => tdx::convert;
+    "tdx-calls" => tdx::calls;
+    "tdx-touch-unaccepted" => tdx::touch_unaccepted;
+    "tdx-report" => tdx::report;
     "touch-private" => faults::touch_private;
     "touch-shared" => faults::touch_shared;
 }

@@ -25,6 +25,11 @@ pub(super) trait ScenarioVcpu: Vcpu + Events {
     /// What the guest did and saw since the last call. Guests in machine code say nothing.
     fn take_notes(&mut self) -> Vec<Note>;
 
+    /// Whether the vCPU sleeps in the kernel until something comes for it. Of machine code nobody knows.
+    fn is_asleep(&self) -> bool {
+        false
+    }
+
     /// Makes KVM synthesize a triple fault that it has not serviced yet.
     fn raise_triple_fault(&mut self) -> Result<(), String>;
 }
@@ -77,7 +82,7 @@ impl<V: ScenarioVcpu> Vcpu for Listener<'_, V> {
     }
 }
 
-/// Steps the vCPUs in an order that the seed decides, until all halted or one ends the run.
+/// Steps the vCPUs in an order that the seed decides, until all halted, in userspace or in the kernel, or one ends the run.
 pub(super) fn drive<V: ScenarioVcpu>(
     case: &Case,
     policy: &Policy,
@@ -103,6 +108,10 @@ pub(super) fn drive<V: ScenarioVcpu>(
         let next = usize::try_from(rng.below(running.len() as u64)).unwrap_or(0);
         let Some((vcpu, watch)) = running.get_mut(next) else { break End::from(&Stop::Halted) };
         match step_observed(vcpu, &mut host, policy, watch, &mut recorder) {
+            // Nothing is left that could wake one of them.
+            Ok(()) if running.iter_mut().all(|(vcpu, _)| vcpu.inner_mut().inner.is_asleep()) => {
+                break End::from(&Stop::Halted);
+            }
             Ok(()) if recorder.exits.len() < MAX_EXITS => {}
             Ok(()) => {
                 break End { keyword: "no-progress", text: format!("cut off after {MAX_EXITS} exits") };

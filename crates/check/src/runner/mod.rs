@@ -3,6 +3,7 @@
 mod drive;
 mod migrate;
 mod on_model;
+mod td;
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod on_kvm;
@@ -56,7 +57,7 @@ impl From<&Stop> for End {
         let keyword = match stop {
             Stop::Halted => "halted",
             Stop::Shutdown => "shutdown",
-            Stop::Terminated(_) => "terminated",
+            Stop::Terminated(_) | Stop::FatalError(_) => "terminated",
             Stop::Event(_) => "event",
             Stop::UnknownEvent(_) => "unknown-event",
             Stop::Enter(_) => "enter",

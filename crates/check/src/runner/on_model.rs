@@ -3,6 +3,7 @@
 use super::Ran;
 use super::drive::{ScenarioVcpu, drive};
 use super::migrate::migrate;
+use super::td;
 use crate::programs;
 use crate::scenario::Case;
 use crate::timeline::Log;
@@ -12,9 +13,10 @@ use exeunt_abi::kvm::caps::Cap;
 use exeunt_abi::kvm::memory::MEMORY_ATTRIBUTE_PRIVATE;
 use exeunt_abi::kvm::run::MAP_GPA_RANGE;
 use exeunt_abi::kvm::vm_type::VmType;
-use exeunt_abi::{CertsForm, Dialect, Errno, Gpa, Kernel};
+use exeunt_abi::{Arch, CertsForm, Dialect, Errno, Gpa, Kernel};
 use exeunt_model::guest::Note;
-use exeunt_model::{Effects, Firmware, Kvm, Slot, Vcpu, Vm};
+use exeunt_model::{Effects, Firmware, Host, Kvm, Slot, Vcpu, Vm};
+use exeunt_proto::host;
 
 impl ScenarioVcpu for Vcpu {
     fn id(&self) -> u64 {
@@ -23,6 +25,10 @@ impl ScenarioVcpu for Vcpu {
 
     fn take_notes(&mut self) -> Vec<Note> {
         Self::take_notes(self)
+    }
+
+    fn is_asleep(&self) -> bool {
+        host::Vcpu::kernel(self).arch == Arch::X86 && Self::is_blocked(self)
     }
 
     fn raise_triple_fault(&mut self) -> Result<(), String> {
@@ -50,7 +56,10 @@ pub(super) fn run(case: &Case, dialect: Dialect, seed: u64, log: &Log) -> Result
         vm.snp_enable_req_certs().map_err(|errno| failed("KVM_SEV_SNP_ENABLE_REQ_CERTS", errno))?;
     }
     let policy = policy(case, &vm)?;
-    let vcpus = (0..case.vm.vcpus).map(|_| make_vcpu(case, &vm, seed)).collect::<Result<Vec<_>, _>>()?;
+    let mut vcpus = (0..case.vm.vcpus).map(|_| make_vcpu(case, &vm, seed)).collect::<Result<Vec<_>, _>>()?;
+    if case.vm.vm_type == VmType::Tdx {
+        td::finalise(&vm, &mut vcpus)?;
+    }
     Ok(drive(case, &policy, vcpus, vm.effects(), seed, log))
 }
 
@@ -71,7 +80,8 @@ fn make_vcpu(case: &Case, vm: &Vm, seed: u64) -> Result<Vcpu, String> {
 /// A VM with its memory. A guest with a reverse map starts with all of it private, as it is after a launch.
 fn make_vm(case: &Case, kernel: Kernel, log: &Log) -> Result<Vm, String> {
     let vm_type = case.vm.vm_type;
-    let vm = Kvm::new(kernel).create_vm(vm_type).map_err(|errno| {
+    let host = if vm_type == VmType::Tdx { Host::INTEL } else { Host::AMD };
+    let vm = Kvm::on(host, kernel).create_vm(vm_type).map_err(|errno| {
         format!("KVM_CREATE_VM failed with {errno}: {} has no VM of type {}", kernel.dialect, vm_type.name())
     })?;
     let bytes = case.vm.memory_bytes;
@@ -83,11 +93,14 @@ fn make_vm(case: &Case, kernel: Kernel, log: &Log) -> Result<Vm, String> {
         slot
     };
     vm.add_slot(slot).map_err(|errno| failed("KVM_SET_USER_MEMORY_REGION2", errno))?;
-    if vm_type.has_protected_state() {
+    if vm_type == VmType::Tdx {
+        td::initialise(&vm)?;
+    }
+    if vm_type.has_ghcb() {
         vm.sev_init2(0).map_err(|errno| failed("KVM_SEV_INIT2", errno))?;
         vm.launch().map_err(|errno| failed("the launch", errno))?;
     }
-    if vm_type == VmType::Snp {
+    if matches!(vm_type, VmType::Snp | VmType::Tdx) {
         vm.set_memory_attributes(Gpa(0), bytes, MEMORY_ATTRIBUTE_PRIVATE)
             .map_err(|errno| failed("KVM_SET_MEMORY_ATTRIBUTES", errno))?;
     }
@@ -118,7 +131,7 @@ fn policy(case: &Case, vm: &Vm) -> Result<Policy, String> {
     Ok(policy)
 }
 
-fn failed(what: &str, errno: Errno) -> String {
+pub(super) fn failed(what: &str, errno: Errno) -> String {
     format!("{what} failed with {errno}")
 }
 
@@ -143,7 +156,7 @@ pub(crate) fn answer_until(
     let scenario = crate::scenario::parse("test", &text).map_err(|error| error.to_string())?;
     let case = scenario.cases.first().ok_or("no case")?;
     let vm = make_vm(case, kernel, &Log::default())?;
-    if kernel.dialect.has_exit_hypercall() && kernel.arch == exeunt_abi::Arch::X86 {
+    if kernel.dialect.has_exit_hypercall() && kernel.arch == Arch::X86 {
         enable(&vm, &[Cap::EXIT_HYPERCALL], kernel)?;
     }
     let mut vcpu = make_vcpu(case, &vm, 0)?;

@@ -26,6 +26,7 @@ scenarios!(
     "page-state-change",
     "certificates",
     "memory-fault",
+    "tdx",
     "plain-exits",
 );
 

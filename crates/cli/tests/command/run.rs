@@ -29,7 +29,7 @@ fn without_arguments_all_scenarios_run_on_the_model_and_pass() {
         assert!(text.contains(&format!("\n{name}: ")) || text.starts_with(&format!("{name}: ")), "{name}");
     }
     let sum = text.lines().last().unwrap();
-    assert!(sum.starts_with("7 scenarios: ") && sum.ends_with(" passed, 0 failed, 0 skipped"), "{sum}");
+    assert!(sum.starts_with("8 scenarios: ") && sum.ends_with(" passed, 0 failed, 0 skipped"), "{sum}");
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn completions_and_manual_pages_are_printed_and_written() {
 
 #[test]
 fn the_list_names_every_shipped_scenario() {
-    assert_eq!(stdout(&exeunt(&["run", "--list"])).lines().count(), 7);
+    assert_eq!(stdout(&exeunt(&["run", "--list"])).lines().count(), 8);
 }
 
 #[test]

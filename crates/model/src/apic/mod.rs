@@ -43,7 +43,7 @@ impl Vm {
     ///
     /// # Errors
     ///
-    /// `EEXIST` the second time and after a split one; `EINVAL` after the first vCPU, for a TD, and outside of x86.
+    /// `EEXIST` the second time and after a split one; `ENOTTY` for a TD; `EINVAL` after the first vCPU and outside of x86.
     pub fn create_irqchip(&self) -> Result<(), Errno> {
         let mut state = self.lock();
         if state.kernel.arch != Arch::X86 {
@@ -52,8 +52,11 @@ impl Vm {
         if state.platform.irqchip != Irqchip::None {
             return Err(Errno::EEXIST);
         }
-        // A TD's I/O APIC cannot be in the kernel, which does not see the end of its interrupts.
-        if state.vcpus > 0 || state.vm_type == VmType::Tdx {
+        // KVM cannot see the end of an interrupt of a TD, which its I/O APIC would have to.
+        if state.vm_type == VmType::Tdx {
+            return Err(Errno::ENOTTY);
+        }
+        if state.vcpus > 0 {
             return Err(Errno::EINVAL);
         }
         state.platform.irqchip = Irqchip::Kernel;

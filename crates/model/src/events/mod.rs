@@ -93,10 +93,13 @@ pub(crate) struct Smm {
 }
 
 /// What a local APIC in the kernel has to do with events. The VMs of the model leave theirs to userspace.
+#[expect(clippy::struct_excessive_bools, reason = "the kernel's fields, each for itself")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LocalApic {
     /// The APIC is in the kernel; the rest counts only then.
     pub(crate) in_kernel: bool,
+    /// `apic_init_signal_blocked`: a TD's vCPUs take neither INIT nor startup interrupts.
+    pub(crate) takes_no_init: bool,
     pub(crate) latched_init: bool,
     /// A startup interrupt waits.
     pub(crate) pending_sipi: bool,
@@ -331,9 +334,9 @@ impl EventState {
             || self.has_smi() && smi_allowed
     }
 
-    /// INITs stay latched, and startup interrupts are dropped: in system management mode.
+    /// INITs stay latched, and startup interrupts are dropped: in system management mode, and in TDs.
     pub(crate) fn blocks_init(&self) -> bool {
-        self.smm.is_some_and(|smm| smm.active)
+        self.apic.takes_no_init || self.smm.is_some_and(|smm| smm.active)
     }
 
     /// An SMI waits.

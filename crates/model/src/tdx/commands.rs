@@ -47,11 +47,14 @@ impl Vm {
     ///
     /// # Errors
     ///
-    /// `ENOTTY` for a VM that is no TD, `EFAULT` for addresses of no memory, `EINVAL` for a command that is not there or
+    /// `ENOTTY` for a VM that is no TD, `EIO` for one that is dead, `EFAULT` for addresses of no memory, `EINVAL` for a command that is not there or
     /// that sets `hw_error`; otherwise as the command.
     pub fn tdx_command(&self, argp: u64, memory: &dyn UserMemory) -> Result<(), Errno> {
         if self.lock().vm_type != VmType::Tdx {
             return Err(Errno::ENOTTY);
+        }
+        if self.is_dead() {
+            return Err(Errno::EIO);
         }
         let mut cmd: TdxCmd = copy_in(memory, argp)?;
         if cmd.hw_error != 0 {
@@ -239,10 +242,14 @@ impl VmState {
     ///
     /// Source: Linux v7.2 `arch/x86/kvm/vmx/tdx.c`, `tdx_vcpu_create`.
     pub(crate) fn check_td_vcpu(&self) -> Result<(), Errno> {
-        if self.vm_type == VmType::Tdx && self.td.phase == TdPhase::Uninitialized {
+        if self.vm_type != VmType::Tdx {
+            return Ok(());
+        }
+        if self.td.phase != TdPhase::Initialized {
             return Err(Errno::EIO);
         }
-        Ok(())
+        // The module virtualises local APICs that are in the kernel, and no others.
+        if self.platform.irqchip.has_lapic() { Ok(()) } else { Err(Errno::EINVAL) }
     }
 
     /// `kvm->max_vcpus`: a TD has no more than the host has processors.

@@ -9,13 +9,6 @@ use exeunt_proto::exit::Hypercall;
 
 /// Bytes that one exit converts. Chunks start where the range does, on no border of their own.
 const CHUNK_BYTES: u64 = 2 << 20;
-/// The CPUID leaf with the highest leaf of its range.
-const HIGHEST_EXTENDED: u32 = 0x8000_0000;
-/// The CPUID leaf with the bits of a physical address.
-const ADDRESS_BITS: u32 = 0x8000_0008;
-/// Bits of a physical address where CPUID does not say.
-const DEFAULT_ADDRESS_BITS: u32 = 36;
-
 /// A conversion under way: `map_gpa_next` and `map_gpa_end`, with the shared bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MapGpa {
@@ -67,8 +60,8 @@ impl Vcpu {
             return Err(Status::SUBFUNC_UNSUPPORTED);
         }
         let shared_bit = self.vm.lock().td.shared_bit();
-        let address_bits = self.max_phy_addr();
-        let is_legal = |gpa: u64| gpa.checked_shr(address_bits).unwrap_or(0) == 0;
+        let reserved = self.cpuid.reserved_address_bits();
+        let is_legal = |gpa: u64| gpa & reserved == 0;
         let end = gpa.checked_add(bytes).filter(|end| *end > gpa).ok_or(Status::INVALID_OPERAND)?;
         let last = end.saturating_sub(1);
         if !is_legal(gpa) || !is_legal(last) || (gpa ^ last) & shared_bit != 0 {
@@ -78,13 +71,6 @@ impl Vcpu {
             return Err(Status::ALIGN_ERROR);
         }
         Ok(MapGpa { next: gpa, end, shared_bit })
-    }
-
-    /// `cpuid_query_maxphyaddr`: 36 bits where CPUID does not say.
-    fn max_phy_addr(&self) -> u32 {
-        let has_leaf = self.cpuid.register(HIGHEST_EXTENDED, 0, 0) >= ADDRESS_BITS;
-        let leaf = self.cpuid.find(ADDRESS_BITS, 0).filter(|_| has_leaf);
-        leaf.map_or(DEFAULT_ADDRESS_BITS, |leaf| leaf.eax & 0xff)
     }
 
     /// Source: Linux v7.2 `arch/x86/kvm/vmx/tdx.c`, `tdx_complete_vmcall_map_gpa`.
@@ -103,7 +89,8 @@ impl Vcpu {
             // R10 is still 0 from the call, which is success.
             return Step::Resume;
         }
-        if self.events.has_events() {
+        self.take_inbox();
+        if self.has_events() {
             self.td.args.r11 = map.next;
             return self.answered(Status::RETRY);
         }

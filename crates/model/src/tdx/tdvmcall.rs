@@ -25,7 +25,7 @@ impl Vcpu {
         }
         let mut args = TdRegs { rcx: regs.rcx, ..TdRegs::default() };
         args.take(regs, regs.rcx);
-        self.did(|| format!("TDG.VP.VMCALL {:x?}", TdVmCall::decode(args.r10_to_r15())));
+        self.did(|| format!("TDG.VP.VMCALL: {}", TdVmCall::decode(args.r10_to_r15())));
         self.td.guest = regs;
         self.td.args = args;
         self.on_entry = Some(OnEntry::Tdvmcall);

@@ -13,12 +13,10 @@ use exeunt_abi::kvm::tdx::{InitMemRegion, MEASURE_MEMORY_REGION, TdxCmd, id};
 use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::{Errno, Gpa, PAGE_SIZE};
 
-/// The CPUID leaf with [`X2APIC`].
-const FEATURE_INFORMATION: u32 = 1;
-/// ECX among the registers of a leaf.
-const ECX: usize = 2;
-/// Bit 21 of ECX of leaf 1: the local APIC has the mode x2APIC.
-const X2APIC: u32 = 1 << 21;
+/// `MSR_IA32_APICBASE`: where it is by default, in x2APIC mode.
+const APIC_BASE_X2APIC: u64 = 0xfee0_0000 | 1 << 11 | 1 << 10;
+/// `MSR_IA32_APICBASE_BSP`: the processor that the others are started by.
+const APIC_BASE_BSP: u64 = 1 << 8;
 
 impl Vcpu {
     /// `KVM_MEMORY_ENCRYPT_OP` on a vCPU of a TD. Unlike on the VM, the command is not copied back.
@@ -59,10 +57,11 @@ impl Vcpu {
     pub fn tdx_init_vcpu(&mut self, rcx: u64) -> Result<(), Errno> {
         let vm = self.vm.clone();
         let mut state = self.initializing(&vm)?;
-        let has_x2apic = self.cpuid.register(FEATURE_INFORMATION, 0, ECX) & X2APIC != 0;
-        if self.td.is_initialized || !has_x2apic {
+        if self.td.is_initialized {
             return Err(Errno::EINVAL);
         }
+        let base = APIC_BASE_X2APIC | if self.is_bsp() { APIC_BASE_BSP } else { 0 };
+        self.write_apic_base(base, false).map_err(|_| Errno::EINVAL)?;
         self.td.is_initialized = true;
         self.td.index = state.td.vcpus;
         self.td.initial_rcx = rcx;

@@ -140,8 +140,7 @@ impl Vcpu {
     /// Source: Linux v7.2 `arch/x86/kvm/x86.c`, `kvm_emulate_halt_noskip`.
     pub(crate) fn td_halt(&mut self, on_entry: OnEntry) -> Step {
         self.on_entry = Some(on_entry);
-        self.peer.set_mp_state(MpState::Halted);
-        Step::Resume
+        self.halt(MpState::Halted, &Exit::Hlt)
     }
 
     /// What the guest gets at the end of a `TDG.VP.VMCALL`.

@@ -157,6 +157,7 @@ impl Vcpu {
         };
         let mut events = EventState::new(host);
         events.apic.in_kernel = platform.irqchip.has_lapic();
+        events.apic.takes_no_init = vm_type == VmType::Tdx;
         let is_bsp = id == platform.bsp_vcpu_id;
         if platform.irqchip.has_lapic() && !is_bsp {
             peer.set_mp_state(MpState::Uninitialized);

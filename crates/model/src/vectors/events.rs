@@ -100,6 +100,7 @@ fn state(row: &Row, host: Host, has_smm: bool) -> EventState {
         apic: match apic.as_slice() {
             [pending, sipi] => LocalApic {
                 in_kernel: true,
+                takes_no_init: false,
                 latched_init: pending & APIC_INIT != 0,
                 pending_sipi: pending & APIC_SIPI != 0,
                 sipi_vector: word(*sipi),

@@ -118,3 +118,17 @@ fn exits_without_an_answer_end_the_run_with_what_they_brought() {
     let call = TdxCall::Unknown { nr: 0x1_0009, data: [7; 5] };
     assert_eq!(policy().plan(&Exit::Tdx(Tdx { flags: 0, call })), Ok(Plan::Resume));
 }
+
+#[test]
+fn a_td_that_reports_a_fatal_error_ends_the_run_with_its_own_words() {
+    let mut words = [0; 16];
+    words[12] = 0xbad;
+    words[14] = u64::from_le_bytes(*b"no quote");
+    let event = |words: &[u64]| {
+        Exit::SystemEvent(SystemEvent { event: EventType::TdxFatal, data: Words::from_slice(words) })
+    };
+    let Err(stop @ Stop::FatalError(_)) = policy().plan(&event(&words)) else { panic!() };
+    assert_eq!(stop.to_string(), "the TD gave up: fatal error 0xbad: \"no quote\"");
+    // A kernel that does not write all of them is not believed.
+    assert!(matches!(policy().plan(&event(&words[..15])), Err(Stop::Event(_))));
+}

@@ -1,13 +1,14 @@
 //! How `KVM_RUN` on a TD ends when the module does not run the guest.
 
-use super::{finalised, halts, initialised, new_td, payload, run_to_halt};
-use crate::world::{Seen, reason};
-use exeunt_abi::Errno;
+use super::{address_bits, finalised, halts, init_vm, initialised, new_td, payload, run_to_halt};
+use crate::world::{Seen, kernel, reason};
 use exeunt_abi::ghci::leaf;
 use exeunt_abi::kvm::run::{ExitReason, FailEntry, InternalError};
+use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::tdx::CompletionStatus;
+use exeunt_abi::{Dialect, Errno};
 use exeunt_model::guest::Cpu;
-use exeunt_model::{Fault, FaultPlan, Point, Vcpu, Vm};
+use exeunt_model::{Fault, FaultPlan, Host, Kvm, MpState, Point, Vcpu, Vm};
 use exeunt_proto::host::Vcpu as _;
 
 /// A TD of which an entry comes back with a status.
@@ -22,7 +23,7 @@ fn refused(status: u64) -> (Vm, Vcpu) {
 fn a_vcpu_runs_after_its_own_and_the_tds_initialisation_only() {
     let vm = initialised();
     let mut vcpu = vm.create_vcpu(0, halts).unwrap();
-    let mut late = vm.create_vcpu(0, halts).unwrap();
+    let _other = super::vcpu_with(&vm, 0, halts);
     vcpu.page_mut().exit_reason = 77;
     assert_eq!(vcpu.enter(), Err(Errno::EINVAL), "nothing is done yet");
     vcpu.set_cpuid2(&super::cpuid(52)).unwrap();
@@ -31,12 +32,55 @@ fn a_vcpu_runs_after_its_own_and_the_tds_initialisation_only() {
     assert_eq!(vcpu.page().exit_reason, 77, "the reason is stale");
     vm.tdx_finalize_vm().unwrap();
     run_to_halt(&mut vcpu);
-    assert_eq!(late.enter(), Err(Errno::EINVAL), "the vCPU was forgotten");
+    let vm = initialised();
+    let mut forgotten = vm.create_vcpu(0, halts).unwrap();
+    let _other = super::vcpu_with(&vm, 0, halts);
+    vm.tdx_finalize_vm().unwrap();
+    assert_eq!(forgotten.enter(), Err(Errno::EINVAL), "the TD is final and the vCPU was forgotten");
 }
 
 #[test]
 fn a_td_that_is_not_initialised_has_no_vcpus() {
     assert_eq!(new_td().create_vcpu(0, halts).err(), Some(Errno::EIO));
+}
+
+#[test]
+fn a_td_needs_its_local_apics_in_the_kernel_and_nothing_else_there() {
+    let kvm = Kvm::on(Host::INTEL, kernel(Dialect::Linux7_2));
+    let vm = kvm.create_vm(VmType::Tdx).unwrap();
+    vm.tdx_init_vm(&init_vm(), &[address_bits(48)]).unwrap();
+    assert_eq!(vm.create_vcpu(0, halts).err(), Some(Errno::EINVAL));
+    assert_eq!(vm.create_irqchip(), Err(Errno::ENOTTY));
+    vm.split_irqchip(24).unwrap();
+    assert!(vm.create_vcpu(0, halts).is_ok());
+    assert_eq!(vm.create_irqchip(), Err(Errno::EEXIST));
+}
+
+#[test]
+fn an_application_processor_waits_until_it_is_initialised_and_takes_no_init() {
+    let vm = initialised();
+    let _first = super::vcpu_with(&vm, 0, halts);
+    let seen = Seen::new();
+    let log = seen.clone();
+    let mut vcpu = vm
+        .create_vcpu(0, |cpu: Cpu| async move {
+            log.push(cpu.id());
+            cpu.tdvmcall(leaf::HLT, [0; 4]).await?;
+            log.push(99);
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!((vcpu.mp_state(), vcpu.enter()), (MpState::Uninitialized, Err(Errno::EINTR)));
+    vcpu.set_cpuid2(&super::cpuid(52)).unwrap();
+    vcpu.tdx_init_vcpu(0).unwrap();
+    assert_eq!(vcpu.mp_state(), MpState::Runnable);
+    vm.tdx_finalize_vm().unwrap();
+    run_to_halt(&mut vcpu);
+    // INIT and a startup interrupt for APIC id 1.
+    assert_eq!(vm.signal_msi(0xfee0_1000, 0x500), Ok(1));
+    assert_eq!(vm.signal_msi(0xfee0_1000, 0x612), Ok(1));
+    run_to_halt(&mut vcpu);
+    assert_eq!((vcpu.mp_state(), seen.take()), (MpState::Halted, vec![1]));
 }
 
 #[test]

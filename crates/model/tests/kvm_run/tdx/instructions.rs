@@ -173,7 +173,7 @@ fn a_register_that_kvm_emulates_is_written_and_read_back_in_r11() {
 #[test]
 fn a_register_that_kvm_does_not_emulate_or_a_value_that_it_does_not_take_is_an_invalid_operand() {
     // Those of the module, read-only ones, and one that no processor has.
-    for index in [0x10, 0x830, 0xc000_0081, 0xc001_0015, 0x4b56_4d00, 0x4d0, 0x1234] {
+    for index in [0x10, 0x808, 0xc000_0081, 0xc001_0015, 0x4b56_4d00, 0x4d0, 0x1234] {
         refused(leaf::RDMSR, [index, 0, 0, 0]);
     }
     for (index, value) in [(0x1b, 0xfee0_0000), (0xc000_0080, 0), (0x3a, 1), (CR_PAT, 2), (0x10, 0)] {

@@ -112,6 +112,23 @@ fn an_nmi_between_two_chunks_sends_the_guest_back_for_the_rest() {
 }
 
 #[test]
+fn an_interrupt_between_two_chunks_does_the_same() {
+    let vm = initialised();
+    let seen = Seen::new();
+    let log = seen.clone();
+    let mut vcpu = finalised(&vm, |cpu| async move {
+        // The guest enables its local APIC.
+        cpu.tdvmcall(leaf::WRMSR, [0x80f, 0x1ff, 0, 0]).await?;
+        log.push(cpu.tdvmcall(leaf::MAP_GPA, [SHARED, 6 << 20, 0, 0]).await?);
+        Ok(())
+    });
+    assert_eq!(vcpu.enter(), Ok(()));
+    assert_eq!(vm.signal_msi(0xfee0_0000, 0x40), Ok(1));
+    run_to_halt(&mut vcpu);
+    assert_eq!(r10_r11(&seen.take()[0]), (Status::RETRY, SHARED + 0x20_0000));
+}
+
+#[test]
 fn the_linux_guest_gives_up_after_three_retries_at_one_address() {
     let vm = initialised();
     let seen = Seen::new();

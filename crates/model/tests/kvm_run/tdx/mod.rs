@@ -44,6 +44,7 @@ pub(crate) fn new_td() -> Vm {
     let vm = Kvm::on(Host::INTEL, kernel(Dialect::Linux7_2)).create_vm(VmType::Tdx).unwrap();
     let file = vm.create_guest_memfd(MEMORY_BYTES).unwrap();
     vm.add_slot(Slot::shared(0, Gpa(0), MEMORY_BYTES).unwrap().with_guest_memfd(file, 0)).unwrap();
+    vm.split_irqchip(24).unwrap();
     vm.enable_cap(Cap::EXIT_HYPERCALL, 1 << MAP_GPA_RANGE).unwrap();
     vm.set_memory_attributes(Gpa(0), MEMORY_BYTES, MEMORY_ATTRIBUTE_PRIVATE).unwrap();
     vm
