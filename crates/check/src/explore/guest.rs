@@ -214,7 +214,7 @@ impl Guest {
         let reply = channel.request(&self.cpu, &self.ghcb, pages, None, message).await?;
         let used = match reply {
             Reply::Payload(..) => 2,
-            Reply::Refused(answer) if answer.info_1 == 0 && answer.info_2 <= u64::from(u32::MAX) => 0,
+            Reply::Refused(answer) if answer.info_1 == 0 && u32::try_from(answer.info_2).is_ok() => 0,
             other => {
                 self.ledger.complain(|| format!("the firmware's answer: {other:x?}"));
                 return Ok(());
