@@ -1,6 +1,7 @@
 //! The guests of the shipped scenarios, by name. Where a machine-code guest of `exeunt-linux` has the same name, both
 //! do the same, so a scenario runs on either kernel half.
 
+mod attestation;
 mod certificates;
 mod conversion;
 mod faults;
@@ -8,7 +9,7 @@ mod plain;
 mod tdx;
 mod termination;
 
-use exeunt_abi::Errno;
+use exeunt_abi::{Errno, Gpa};
 use exeunt_model::{Vcpu, Vm};
 
 macro_rules! programs {
@@ -52,8 +53,14 @@ programs! {
     "tdx-calls" => tdx::calls;
     "tdx-touch-unaccepted" => tdx::touch_unaccepted;
     "tdx-report" => tdx::report;
+    "attestation" => attestation::run;
     "touch-private" => faults::touch_private;
     "touch-shared" => faults::touch_shared;
+}
+
+/// The page of a guest that the firmware fills with keys at the launch, if it has one.
+pub(crate) fn secrets_page(name: &str) -> Option<Gpa> {
+    (name == "attestation").then_some(attestation::SECRETS)
 }
 
 /// Whether there is a guest of this name.

@@ -8,6 +8,7 @@ use crate::programs;
 use crate::scenario::Case;
 use crate::timeline::Log;
 use exeunt::Policy;
+use exeunt::certs::{Certificates, CheckedTable};
 use exeunt::convert::{MemoryMap, MemorySlot};
 use exeunt_abi::kvm::caps::Cap;
 use exeunt_abi::kvm::memory::MEMORY_ATTRIBUTE_PRIVATE;
@@ -15,7 +16,9 @@ use exeunt_abi::kvm::run::MAP_GPA_RANGE;
 use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::{Arch, CertsForm, Dialect, Errno, Gpa, Kernel};
 use exeunt_model::guest::Note;
+use exeunt_model::psp::Endorser;
 use exeunt_model::{Effects, Firmware, Host, Kvm, Slot, Vcpu, Vm};
+use exeunt_proto::certs::{self, Certificate};
 use exeunt_proto::host;
 
 impl ScenarioVcpu for Vcpu {
@@ -96,15 +99,22 @@ fn make_vm(case: &Case, kernel: Kernel, log: &Log) -> Result<Vm, String> {
     if vm_type == VmType::Tdx {
         td::initialise(&vm)?;
     }
-    if vm_type.has_ghcb() {
-        vm.sev_init2(0).map_err(|errno| failed("KVM_SEV_INIT2", errno))?;
-        vm.launch().map_err(|errno| failed("the launch", errno))?;
-    }
     if matches!(vm_type, VmType::Snp | VmType::Tdx) {
         vm.set_memory_attributes(Gpa(0), bytes, MEMORY_ATTRIBUTE_PRIVATE)
             .map_err(|errno| failed("KVM_SET_MEMORY_ATTRIBUTES", errno))?;
     }
-    vm.set_firmware(Firmware::Completes { status: case.firmware_status });
+    if vm_type.has_ghcb() {
+        vm.sev_init2(0).map_err(|errno| failed("KVM_SEV_INIT2", errno))?;
+        match programs::secrets_page(&case.guest) {
+            Some(secrets) => vm.launch_with_secrets(secrets),
+            None => vm.launch(),
+        }
+        .map_err(|errno| failed("the launch", errno))?;
+    }
+    // A guest without keys cannot ask: for it the firmware is a status.
+    if programs::secrets_page(&case.guest).is_none() || case.firmware_status != 0 {
+        vm.set_firmware(Firmware::Completes { status: case.firmware_status });
+    }
     log.vmm(format!("makes a VM of type {} with {bytes:#x} bytes on {}", vm_type.name(), kernel.dialect));
     Ok(vm)
 }
@@ -127,8 +137,21 @@ fn policy(case: &Case, vm: &Vm) -> Result<Policy, String> {
     let mut policy = Policy::new(memory);
     policy.memory_faults = case.memory_faults;
     policy.reset = case.reset;
-    policy.certificates = case.certificates.clone();
+    policy.certificates =
+        if case.host_certificates { host_certificates(vm)? } else { case.certificates.clone() };
     Ok(policy)
+}
+
+/// The table of the host's processor: VCEK, ASK, ARK.
+fn host_certificates(vm: &Vm) -> Result<Certificates, String> {
+    let made = vm.sev_host().psp().certificates(Endorser::Vcek);
+    let [ark, ask, vcek] = made.map_err(|error| format!("the processor has no certificates: {error:?}"))?;
+    let table = CheckedTable::build(&[
+        Certificate { guid: certs::VCEK, bytes: &vcek },
+        Certificate { guid: certs::ASK, bytes: &ask },
+        Certificate { guid: certs::ARK, bytes: &ark },
+    ]);
+    Ok(Certificates::Table(table.map_err(|error| error.to_string())?))
 }
 
 pub(super) fn failed(what: &str, errno: Errno) -> String {

@@ -194,11 +194,12 @@ pub(super) fn parse_with(
         let certificates = match &case.certificates {
             Some(CertificatesToml::File { file }) => Certificates::Table(read_certs(file)?),
             Some(CertificatesToml::Word(word)) => match word.as_str() {
-                "none" => Certificates::None,
+                // The chain of the host's processor is put in when the VM is there.
+                "none" | "host" => Certificates::None,
                 "busy" => Certificates::Busy,
                 "broken" => Certificates::Broken,
                 _ => {
-                    let known = "none, busy, broken, or { file = \"...\" }";
+                    let known = "none, busy, broken, host, or { file = \"...\" }";
                     return Err(invalid(origin, &case.title, &format!("certificates are {known}")));
                 }
             },
@@ -253,6 +254,7 @@ fn check_case(file: &FileToml, case: &CaseToml, certificates: Certificates) -> R
             Cap::from_name,
         )?,
         certificates,
+        host_certificates: matches!(&case.certificates, Some(CertificatesToml::Word(word)) if word == "host"),
         firmware_status: case.firmware_status,
         faults: case.faults.iter().map(check_fault).collect::<Result<_, _>>()?,
         interrupts: case.interrupts.clone(),

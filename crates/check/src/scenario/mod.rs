@@ -41,6 +41,8 @@ pub struct Case {
     pub capabilities: Vec<Cap>,
     /// What the guest gets that asks for certificates.
     pub certificates: Certificates,
+    /// The certificates are those of the host's processor, which are SIMULATED.
+    pub host_certificates: bool,
     /// The status of the firmware's answers.
     pub firmware_status: u32,
     /// Effects that fail.

@@ -77,7 +77,9 @@ impl Call<'_> {
     ) -> Result<u32, Errno> {
         let value: T = self.get()?;
         vcpu.check_open_state()?;
-        write(vcpu, &value).map(|()| 0)
+        write(vcpu, &value)?;
+        vcpu.publish_registers();
+        Ok(0)
     }
 }
 

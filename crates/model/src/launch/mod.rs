@@ -9,6 +9,7 @@ mod host;
 mod init;
 mod migrate;
 mod pin;
+mod publish;
 mod save_area;
 mod sev;
 mod snp;
@@ -22,11 +23,11 @@ use crate::psp::{CommandError, PageType, VMSA_GPA};
 use crate::state::{PAGE, VmState};
 use crate::vm::Vm;
 use call::{Call, WithBuffer};
-use exeunt_abi::Errno;
-use exeunt_abi::kvm::sev::snp::{LaunchFinish, LaunchStart, policy};
+use exeunt_abi::kvm::sev::snp::{LaunchFinish, LaunchStart, LaunchUpdate, page_type, policy};
 use exeunt_abi::kvm::sev::{self as sev_abi, Init2, LaunchMeasure, SevCmd, id};
 use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::vmsa;
+use exeunt_abi::{Errno, Gpa, PAGE_SIZE};
 use host::Asid;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -153,6 +154,13 @@ impl Sev {
         Ok(*area.bytes())
     }
 
+    /// The vCPU's registers are these now. Encrypted ones do not change.
+    fn publish(&mut self, id: u64, area: SaveArea, debugged: bool) {
+        if let Some(vcpu) = self.vcpus.get_mut(&id).filter(|vcpu| !vcpu.protected) {
+            (vcpu.area, vcpu.debugged) = (area, debugged);
+        }
+    }
+
     fn protect(&mut self, id: u64) {
         if let Some(vcpu) = self.vcpus.get_mut(&id) {
             vcpu.protected = true;
@@ -230,6 +238,15 @@ fn run(state: &mut VmState, call: &mut Call<'_>) -> Done {
 struct Measured {
     params: LaunchMeasure,
     measurement: [u8; MEASUREMENT_BYTES],
+}
+
+/// `KVM_SEV_SNP_LAUNCH_UPDATE` with the contents of its page behind it, in the next page.
+#[repr(C)]
+#[derive(FromBytes, IntoBytes, Immutable)]
+struct WithPage {
+    params: LaunchUpdate,
+    room: [u8; PAGE - call::CMD_BYTES - size_of::<LaunchUpdate>()],
+    content: [u8; PAGE],
 }
 
 impl Vm {
@@ -385,6 +402,29 @@ impl Vm {
     ///
     /// `EINVAL` before `KVM_SEV_INIT2`, or a second time.
     pub fn launch(&self) -> Result<(), Errno> {
+        self.launch_with(|_| Ok(()))
+    }
+
+    /// As [`Vm::launch`] for an SNP guest with a secrets page, without which it cannot talk to the firmware.
+    ///
+    /// # Errors
+    ///
+    /// As [`Vm::launch`]; `EIO` if the page is not private memory of the guest, `EINVAL` on another type.
+    pub fn launch_with_secrets(&self, secrets: Gpa) -> Result<(), Errno> {
+        if !self.lock().sev.is_snp() {
+            return Err(Errno::EINVAL);
+        }
+        self.launch_with(|vm| {
+            let mut page = WithPage::new_zeroed();
+            page.params.gfn_start = secrets.gfn().0;
+            page.params.len = PAGE_SIZE;
+            page.params.page_type = page_type::SECRETS;
+            page.params.uaddr = WithBuffer::AT.saturating_add(PAGE_SIZE);
+            vm.sev_command(id::SNP_LAUNCH_UPDATE, &mut page).map_err(|failed| failed.errno)
+        })
+    }
+
+    fn launch_with(&self, add_pages: impl FnOnce(&Self) -> Result<(), Errno>) -> Result<(), Errno> {
         {
             let mut state = self.lock();
             if !state.initialised || state.launched {
@@ -397,6 +437,7 @@ impl Vm {
             let mut start = LaunchStart::new_zeroed();
             start.policy = policy::RSVD | policy::SMT;
             self.sev_command(id::SNP_LAUNCH_START, &mut start).map_err(errno)?;
+            add_pages(self)?;
             return self.sev_command(id::SNP_LAUNCH_FINISH, &mut LaunchFinish::new_zeroed()).map_err(errno);
         }
         let mut start = sev_abi::LaunchStart::new_zeroed();

@@ -92,6 +92,11 @@ impl SaveArea {
         self.put(field, &[low.to_le_bytes(), base.to_le_bytes()].concat());
     }
 
+    /// Sets a field from its bytes.
+    pub fn set_bytes(&mut self, field: Field, from: &[u8]) {
+        self.put(field, from);
+    }
+
     fn put(&mut self, field: Field, from: &[u8]) {
         let to = self.0.iter_mut().skip(field.offset.into()).take(field.bytes.into());
         to.zip(from).for_each(|(to, from)| *to = *from);
