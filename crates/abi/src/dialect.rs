@@ -288,6 +288,13 @@ impl Dialect {
         self.since(6, 11)
     }
 
+    /// `KVM_RUN` writes `KVM_EXIT_UNKNOWN` before it enters the guest. Linux 6.8, with the first exit that comes with an
+    /// error; before, an entry that fails leaves the reason of an earlier exit.
+    #[must_use]
+    pub fn clears_exit_reason(self) -> bool {
+        self.since(6, 8)
+    }
+
     /// The number of `KVM_EXIT_MEMORY_FAULT`, which the tree of one proposal had one lower.
     #[must_use]
     pub fn memory_fault_number(self) -> u32 {

@@ -1,13 +1,17 @@
 //! The ioctls that kvm-ioctls lacks, or makes with references into the live run page.
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use exeunt_abi::Errno;
 use exeunt_abi::kvm::device_attr::{X86_GRP_SEV, sev_attr};
 use exeunt_abi::kvm::events::VcpuEvents;
+use exeunt_abi::kvm::ioctl::{self, Ioctl};
+use exeunt_abi::kvm::memory::UserspaceMemoryRegion2;
+use exeunt_abi::{Errno, PAGE_SIZE};
 use kvm_bindings::{kvm_device_attr, kvm_x86_mce};
-use kvm_ioctls::{Kvm, VcpuFd};
+use kvm_ioctls::{Kvm, VcpuFd, VmFd};
+
+use crate::mapping_unsafe::Mapping;
 
 /// `KVM_RUN`. Source for this and the next four: Linux v7.2 `include/uapi/linux/kvm.h`.
 const KVM_RUN: libc::c_ulong = 0xae80;
@@ -19,6 +23,67 @@ const KVM_HAS_DEVICE_ATTR: libc::c_ulong = 0x4018_aee3;
 // The size that a request number carries is what the kernel copies.
 const _: () = assert!(size_of::<kvm_x86_mce>() == 0x40 && size_of::<VcpuEvents>() == 0x40);
 const _: () = assert!(size_of::<kvm_device_attr>() == 0x18);
+
+/// Makes an ioctl that reads its argument, and perhaps writes it, and reaches no memory beyond it.
+///
+/// `EFAULT` for one that is not among those, or whose argument has another length than its number says.
+pub(crate) fn plain(fd: BorrowedFd<'_>, request: Ioctl, argument: &mut [u8]) -> Result<u64, Errno> {
+    const PLAIN: [Ioctl; 5] = [
+        ioctl::KVM_ENABLE_CAP,
+        ioctl::KVM_SET_MEMORY_ATTRIBUTES,
+        ioctl::KVM_CREATE_GUEST_MEMFD,
+        ioctl::KVM_GET_MP_STATE,
+        ioctl::KVM_SET_MP_STATE,
+    ];
+    if !PLAIN.contains(&request) || usize::from(request.parts().size_bytes) != argument.len() {
+        return Err(Errno::EFAULT);
+    }
+    // SAFETY: The kernel reads and writes at most the bytes that the request number says, which are as many as
+    // `argument` has. None of these structs holds an address.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), request.0.into(), argument.as_mut_ptr()) };
+    checked(result)?;
+    Ok(u64::try_from(result).unwrap_or_default())
+}
+
+/// `KVM_SET_USER_MEMORY_REGION`, or with `second` its successor, with the backing inside of `arena`: the
+/// `userspace_addr` that is given counts from its start.
+///
+/// `EFAULT` where the kernel could take a slot that ends outside of it. Lengths that no kernel takes are handed on.
+pub(crate) fn region(
+    vm: BorrowedFd<'_>,
+    arena: &Mapping,
+    region: &UserspaceMemoryRegion2,
+    second: bool,
+) -> Result<(), Errno> {
+    let inside = region.userspace_addr.checked_add(region.memory_size);
+    let is_refused = (region.memory_size | region.userspace_addr) % PAGE_SIZE != 0
+        || region.guest_phys_addr.checked_add(region.memory_size).is_none()
+        || region.memory_size > i64::MAX as u64;
+    if inside.is_none_or(|end| end > arena.bytes() as u64) && !is_refused {
+        return Err(Errno::EFAULT);
+    }
+    let mut region = *region;
+    region.userspace_addr = region.userspace_addr.wrapping_add(arena.address());
+    let request = if second { ioctl::KVM_SET_USER_MEMORY_REGION2 } else { ioctl::KVM_SET_USER_MEMORY_REGION };
+    // SAFETY: The kernel reads 160 bytes for the second form and the first 32 of the same for the first; the struct
+    // has 160. The slot's memory is inside of the arena, which is never borrowed and outlives the VM, because the
+    // `Machine` keeps it for longer than its descriptor; or the kernel refuses the slot.
+    let result = unsafe { libc::ioctl(vm.as_raw_fd(), request.0.into(), &raw const region) };
+    checked(result)
+}
+
+/// Takes ownership of a descriptor that an ioctl of this file has just made.
+pub(crate) fn made(descriptor: u64) -> Result<OwnedFd, Errno> {
+    let descriptor = i32::try_from(descriptor).map_err(|_| Errno::EBADF)?;
+    // SAFETY: The kernel has just made it for this process, and only the caller has its number.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// The descriptor of a VM.
+pub(crate) fn borrowed(vm: &VmFd) -> BorrowedFd<'_> {
+    // SAFETY: It is open for as long as `vm` is borrowed.
+    unsafe { BorrowedFd::borrow_raw(vm.as_raw_fd()) }
+}
 
 /// Enters the guest. The exit is in the run page then.
 pub(crate) fn run(vcpu: &VcpuFd) -> Result<(), Errno> {

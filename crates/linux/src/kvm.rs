@@ -88,6 +88,13 @@ impl Kvm {
     }
 }
 
+impl Kvm {
+    /// `KVM_CREATE_VM` with any number as the type.
+    pub(crate) fn raw_vm(&self, vm_type: u64) -> Result<kvm_ioctls::VmFd, Errno> {
+        self.fd.create_vm_with_type(vm_type).map_err(|error| Errno(error.errno()))
+    }
+}
+
 fn refused(errno: Errno) -> KvmError {
     match errno {
         Errno::ENOENT | Errno::ENODEV | ENXIO => KvmError::DeviceMissing,

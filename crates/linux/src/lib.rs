@@ -22,6 +22,7 @@ mod memory;
 mod run_area;
 mod signal_unsafe;
 mod slot_unsafe;
+mod unchecked;
 mod vcpu;
 mod vm;
 
@@ -30,6 +31,7 @@ pub use error::{KvmError, MemoryFlaw};
 pub use guest::{FlatGuest, Mode};
 pub use kicker::Kicker;
 pub use kvm::{Kvm, print_skip, probe};
+pub use unchecked::Unchecked;
 pub use vcpu::Vcpu;
 pub use vm::Vm;
 

@@ -5,13 +5,15 @@ use std::ptr::{self, NonNull};
 use std::sync::atomic::AtomicU8;
 
 use exeunt_abi::Errno;
-use rustix::mm::{Advice, MapFlags, ProtFlags};
+use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags};
 
 /// A mapping of at least one byte, and so of at least one page.
 #[derive(Debug)]
 pub(crate) struct Mapping {
     start: NonNull<u8>,
     bytes: usize,
+    /// The bytes from the start on that may be touched.
+    usable: usize,
 }
 
 // SAFETY: The mapping belongs to the process and not to a thread.
@@ -36,6 +38,23 @@ impl Mapping {
         Self::from_mapped(start, bytes)
     }
 
+    /// Maps zeroed memory for a guest, the last `hole` bytes of it so that nobody may touch them: the kernel half finds
+    /// a fault there, and this type reaches no byte of it.
+    ///
+    /// # Errors
+    ///
+    /// The error of `mmap` or `mprotect`; `EINVAL` for no bytes or a hole that is larger.
+    pub(crate) fn with_hole(bytes: usize, hole: usize) -> Result<Self, Errno> {
+        let mut mapping = Self::anonymous(bytes)?;
+        mapping.usable = bytes.checked_sub(hole).ok_or(Errno::EINVAL)?;
+        // SAFETY: The start of the hole is inside the mapping or at its end.
+        let start = unsafe { mapping.start.as_ptr().add(mapping.usable) };
+        // SAFETY: The pages are this mapping's own, and nothing has borrowed or copied them yet.
+        let forbidden = unsafe { rustix::mm::mprotect(start.cast(), hole, MprotectFlags::empty()) };
+        forbidden.map_err(|error| Errno(error.raw_os_error()))?;
+        Ok(mapping)
+    }
+
     /// Maps the run area of a vCPU.
     ///
     /// # Errors
@@ -52,7 +71,12 @@ impl Mapping {
 
     fn from_mapped(start: rustix::io::Result<*mut libc::c_void>, bytes: usize) -> Result<Self, Errno> {
         let start = start.map_err(|error| Errno(error.raw_os_error()))?;
-        Ok(Self { start: NonNull::new(start.cast()).ok_or(Errno::ENOMEM)?, bytes })
+        Ok(Self { start: NonNull::new(start.cast()).ok_or(Errno::ENOMEM)?, bytes, usable: bytes })
+    }
+
+    /// The length in bytes, with a hole.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// The address in this process.
@@ -110,7 +134,7 @@ impl Mapping {
     fn inside(&self, offset: usize, bytes: usize) -> Result<*mut u8, Errno> {
         match offset.checked_add(bytes) {
             // SAFETY: The offset is at most the length of the mapping.
-            Some(end) if end <= self.bytes => Ok(unsafe { self.start.as_ptr().add(offset) }),
+            Some(end) if end <= self.usable => Ok(unsafe { self.start.as_ptr().add(offset) }),
             _ => Err(Errno::EFAULT),
         }
     }
@@ -152,6 +176,15 @@ mod tests {
         let mut bytes = [9; 2];
         mapping.read(0xfff, &mut bytes).unwrap();
         assert_eq!(bytes, [1, 0]);
+    }
+
+    #[test]
+    fn a_hole_is_not_reached() {
+        let mapping = Mapping::with_hole(0x3000, 0x1000).unwrap();
+        assert_eq!(mapping.write(0x1fff, &[1]), Ok(()));
+        assert_eq!(mapping.write(0x2000, &[1]), Err(Errno::EFAULT));
+        assert_eq!(mapping.bytes(), 0x3000);
+        assert_eq!(Mapping::with_hole(0x1000, 0x2000).unwrap_err(), Errno::EINVAL);
     }
 
     #[test]

@@ -8,7 +8,9 @@ use exeunt_abi::kvm::run::{DIRECTION_IN, ExitReason, Io, PORT_DATA_BYTES, RunPag
 use exeunt_abi::{Errno, Gpa, Kernel};
 use exeunt_proto::exit::Entered;
 use exeunt_proto::host;
-use kvm_bindings::{Msrs, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs, kvm_x86_mce};
+use kvm_bindings::{
+    CpuId, Msrs, kvm_cpuid_entry2, kvm_mp_state, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs, kvm_x86_mce,
+};
 use kvm_ioctls::VcpuFd;
 
 use crate::error::KvmError;
@@ -22,6 +24,12 @@ use crate::vm::Machine;
 const CR0_PE: u64 = 1 << 0;
 /// `CR0.PG`.
 const CR0_PG: u64 = 1 << 31;
+/// `CR4.PAE`.
+const CR4_PAE: u64 = 1 << 5;
+/// `EFER.LME`: long mode is enabled.
+const EFER_LME: u64 = 1 << 8;
+/// `EFER.LMA`: long mode is active.
+const EFER_LMA: u64 = 1 << 10;
 /// `CR4.MCE`.
 const CR4_MCE: u64 = 1 << 6;
 /// Bit 1 of RFLAGS, which is always set.
@@ -79,6 +87,60 @@ impl Vcpu {
         let regs = kvm_regs { rip, rflags: RFLAGS_FIXED, ..Default::default() };
         self.fd.set_sregs(&sregs).map_err(KvmError::ioctl("KVM_SET_SREGS"))?;
         self.fd.set_regs(&regs).map_err(KvmError::ioctl("KVM_SET_REGS"))
+    }
+
+    /// Sets the registers to the start of 64-bit code in ring 0 at `entry`, with the page tables at `tables`, no
+    /// interrupt table and all general registers zero. Both are the caller's to write.
+    ///
+    /// # Errors
+    ///
+    /// An ioctl failed.
+    pub fn start_long(&mut self, entry: Gpa, tables: Gpa) -> Result<(), KvmError> {
+        let mut sregs = self.fd.get_sregs().map_err(KvmError::ioctl("KVM_GET_SREGS"))?;
+        set_flat(&mut sregs);
+        sregs.cs = kvm_segment { l: 1, db: 0, ..sregs.cs };
+        sregs.cr0 |= CR0_PE | CR0_PG;
+        (sregs.cr3, sregs.cr4, sregs.efer) = (tables.0, CR4_PAE, EFER_LME | EFER_LMA);
+        let regs = kvm_regs { rip: entry.0, rflags: RFLAGS_FIXED, ..Default::default() };
+        self.fd.set_sregs(&sregs).map_err(KvmError::ioctl("KVM_SET_SREGS"))?;
+        self.fd.set_regs(&regs).map_err(KvmError::ioctl("KVM_SET_REGS"))
+    }
+
+    /// `KVM_GET_MP_STATE`.
+    ///
+    /// # Errors
+    ///
+    /// The error of the ioctl.
+    pub fn mp_state(&self) -> Result<u32, Errno> {
+        self.fd.get_mp_state().map(|state| state.mp_state).map_err(|error| Errno(error.errno()))
+    }
+
+    /// `KVM_SET_MP_STATE` with any number.
+    ///
+    /// # Errors
+    ///
+    /// The error of the ioctl.
+    pub fn set_mp_state(&self, mp_state: u32) -> Result<(), Errno> {
+        self.fd.set_mp_state(kvm_mp_state { mp_state }).map_err(|error| Errno(error.errno()))
+    }
+
+    /// `KVM_SET_CPUID2`: for each leaf the function, EAX, EBX, ECX and EDX.
+    ///
+    /// # Errors
+    ///
+    /// The ioctl failed.
+    pub fn set_cpuid(&self, leaves: &[[u32; 5]]) -> Result<(), KvmError> {
+        let entries = leaves.iter().map(|[function, eax, ebx, ecx, edx]| kvm_cpuid_entry2 {
+            function: *function,
+            eax: *eax,
+            ebx: *ebx,
+            ecx: *ecx,
+            edx: *edx,
+            ..Default::default()
+        });
+        let failed = |errno| KvmError::Ioctl { name: "KVM_SET_CPUID2", errno };
+        let cpuid = CpuId::from_entries(&entries.collect::<Vec<_>>()).map_err(|_| failed(Errno::ENOMEM))?;
+        self.fd.set_cpuid2(&cpuid).map_err(KvmError::ioctl("KVM_SET_CPUID2"))
     }
 
     /// Requests a triple fault with no help of the guest: `KVM_X86_SET_MCE` with an uncorrected error while the guest

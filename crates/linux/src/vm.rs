@@ -14,6 +14,7 @@ use kvm_ioctls::VmFd;
 
 use crate::effects::{Effects, Ports};
 use crate::error::KvmError;
+use crate::mapping_unsafe::Mapping;
 use crate::memory::Memory;
 use crate::slot_unsafe::Slot;
 use crate::vcpu::Vcpu;
@@ -38,12 +39,15 @@ pub(crate) struct Machine {
     ports: Mutex<Ports>,
     event_flags: AtomicU32,
     pub(crate) kernel: Kernel,
+    /// What a VM of [`crate::Unchecked`] has for its slots.
+    pub(crate) arena: Option<Mapping>,
 }
 
 impl Machine {
     pub(crate) fn new(fd: VmFd, kernel: Kernel) -> Self {
         let event_flags = AtomicU32::new(PLAIN_EVENT_FLAGS);
-        Self { fd, memory: Mutex::default(), ports: Mutex::default(), event_flags, kernel }
+        let (memory, ports) = (Mutex::default(), Mutex::default());
+        Self { fd, memory, ports, event_flags, kernel, arena: None }
     }
 
     /// The memory. No code that holds it can leave it half changed, so that a panic elsewhere does not matter.

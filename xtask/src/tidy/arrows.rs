@@ -29,6 +29,7 @@ const CPU: &str = "exeunt-cpu";
 const LINUX: &str = "exeunt-linux";
 const HEADERS: &str = "exeunt-headers";
 const CHECK: &str = "exeunt-check";
+const RIG: &str = "exeunt-rig";
 const INTERPOSE: &str = "exeunt-interpose";
 const CLI: &str = "exeunt-cli";
 
@@ -46,6 +47,7 @@ const ROOMS: &[Room] = &[
     Room { package: LINUX, dir: "crates/linux", sees: &[ABI, PROTO], outside: None },
     Room { package: HEADERS, dir: "crates/headers", sees: &[ABI], outside: None },
     Room { package: CHECK, dir: "crates/check", sees: HALVES, outside: None },
+    Room { package: RIG, dir: "crates/rig", sees: HALVES, outside: None },
     Room { package: INTERPOSE, dir: "crates/interpose", sees: HALVES, outside: None },
     Room { package: CLI, dir: "crates/cli", sees: ALL, outside: None },
     Room { package: "exeunt-fuzz-targets", dir: "crates/fuzz", sees: FUZZED, outside: None },

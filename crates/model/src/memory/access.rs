@@ -53,7 +53,8 @@ impl Vcpu {
         // After KVM has split an entry the access goes through, or meets something else.
         for _ in 0..2 {
             let level = self.rmp_faults.vmpl;
-            let memory = &mut vm.lock().memory;
+            let mut state = vm.lock();
+            let memory = &mut state.memory;
             match memory.perform(&op, level) {
                 Ok(outcome) => return Step::Guest(outcome),
                 Err(Miss::Npf { gfn, error_code }) => {
@@ -63,7 +64,10 @@ impl Vcpu {
                         break;
                     }
                 }
-                Err(miss) => return self.miss(op, miss),
+                Err(miss) => {
+                    drop(state);
+                    return self.miss(op, miss);
+                }
             }
         }
         self.stuck(op)
@@ -84,6 +88,7 @@ impl Vcpu {
             Miss::Guest(fault) => Step::Guest(Outcome::Fault(fault)),
             // KVM cannot emulate a guest whose registers it does not see, and lets it try again.
             Miss::Emulate { has_slot: true, .. } if self.vm_type.has_protected_state() => self.stuck(op),
+            Miss::Emulate { .. } if self.is_plain_x86() => self.begin_emulated(&op),
             Miss::Emulate { gfn, .. } => {
                 let gpa = gfn.gpa().0;
                 Step::Guest(Outcome::Fault(match self.vm_type {

@@ -35,22 +35,29 @@ pub(crate) enum Miss {
     Npf { gfn: Gfn, error_code: u64 },
 }
 
+/// Frames without memory that are remembered at most, so that a guest cannot make the host's memory grow. KVM frees
+/// page tables under pressure, too.
+const MMIO_FRAMES: usize = 1 << 12;
+
 impl Memory {
     /// Resolves a fault: the privacy of the access against the attribute, then the slot, then its backing.
     ///
     /// Source: Linux v7.2 `arch/x86/kvm/mmu/mmu.c`, `kvm_mmu_faultin_pfn`.
     pub(crate) fn faultin(&mut self, gfn: Gfn, private: bool, write: bool) -> Result<Backing, Miss> {
+        if self.mmio.contains(&gfn.0) {
+            return Err(Miss::Emulate { gfn, has_slot: false });
+        }
         let to_host = |errno| Miss::Host { gfn, private, errno };
         let is_private = self.attributes.get(gfn.0) == PageState::Private;
         if self.vm_type.has_private_memory() && private != is_private {
             return Err(to_host(Errno::EFAULT));
         }
         let Some(slot) = self.slot_of(gfn).copied() else {
-            return Err(if private {
-                to_host(Errno::EFAULT)
-            } else {
-                Miss::Emulate { gfn, has_slot: false }
-            });
+            if private {
+                return Err(to_host(Errno::EFAULT));
+            }
+            self.cache_mmio(gfn);
+            return Err(Miss::Emulate { gfn, has_slot: false });
         };
         if private || self.is_gmem_only(&slot) {
             let (file, index) = slot.private_page(gfn).ok_or_else(|| to_host(Errno::EFAULT))?;
@@ -64,6 +71,20 @@ impl Memory {
             return Err(Miss::Emulate { gfn, has_slot: true });
         }
         Ok(Backing::User { uaddr: slot.uaddr(gfn.gpa()) })
+    }
+
+    /// Remembers that a frame has no slot, as an entry of the page tables does that traps each access. It lasts until
+    /// the slots change. `KVM_SET_MEMORY_ATTRIBUTES` goes through the slots to find what it has to forget, and so does
+    /// not find this: a frame that becomes private meanwhile goes on to be emulated.
+    ///
+    /// Source: Linux v6.12 `arch/x86/kvm/mmu/mmu.c`, `handle_mmio_page_fault`; measured.
+    fn cache_mmio(&mut self, gfn: Gfn) {
+        if self.mmio.len() >= MMIO_FRAMES {
+            self.mmio.clear();
+        }
+        if self.vm_type == VmType::SwProtected {
+            self.mmio.insert(gfn.0);
+        }
     }
 
     /// The page of a `guest_memfd`, made at its first use and prepared for the guest if it is not.

@@ -158,7 +158,7 @@ impl Vm {
     ///
     /// # Errors
     ///
-    /// `EINVAL` for a VM that has none, for a flag that the VM cannot have, and for a size that is 0, not page-sized, or
+    /// `EINVAL` for a VM that has none (before Linux 6.18 each can make one, and not all can have it in a slot), for a flag that the VM cannot have, and for a size that is 0, not page-sized, or
     /// negative when signed.
     pub fn create_guest_memfd_with(&self, args: &CreateGuestMemfd) -> Result<GuestMemfd, Errno> {
         let mut state = self.lock();
@@ -168,9 +168,11 @@ impl Vm {
             (true, true) => GUEST_MEMFD_FLAG_MMAP,
             (true, false) => GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED,
         };
+        let is_missing =
+            !state.kernel.dialect.has_private_memory() || is_new && !state.memory.supports_gmem();
         // The kernel takes the size as a signed number.
         let is_size = args.size > 0 && i64::try_from(args.size).is_ok() && args.size & (PAGE_SIZE - 1) == 0;
-        if !state.memory.supports_gmem() || args.flags & !valid != 0 || !is_size {
+        if is_missing || args.flags & !valid != 0 || !is_size {
             return Err(Errno::EINVAL);
         }
         state.memory.add_file(args.size, args.flags)

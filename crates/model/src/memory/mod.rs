@@ -37,7 +37,7 @@ use memslot::Slots;
 use rmp::Rmp;
 use run_map::RunMap;
 use sept::Sept;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -69,6 +69,8 @@ pub(crate) struct Memory {
     /// Shared pages that KVM has mapped, by frame, and how often. The mapping holds the page whatever becomes of its
     /// slot.
     maps: BTreeMap<u64, (HostBacking, u32)>,
+    /// Frames that the guest touched and that no slot has, see `cache_mmio`.
+    mmio: BTreeSet<u64>,
     /// The pages that each logged slot has dirty, by slot.
     dirty: BTreeMap<u32, RunMap<()>>,
     pub(crate) dirty_log: DirtyLogMode,
@@ -94,6 +96,7 @@ impl Memory {
             asid: 1,
             vmsas: Vmsas::default(),
             maps: BTreeMap::new(),
+            mmio: BTreeSet::new(),
             dirty: BTreeMap::new(),
             dirty_log: DirtyLogMode::default(),
             has_huge_folios: false,

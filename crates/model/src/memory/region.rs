@@ -155,6 +155,7 @@ impl Memory {
 
     /// Puts a checked slot in.
     fn commit_slot(&mut self, slot: Slot) {
+        self.mmio.clear();
         if slot.has(MEM_LOG_DIRTY_PAGES) {
             self.start_dirty_log(&slot);
         } else {
@@ -176,6 +177,7 @@ impl Memory {
 
     /// Deletes a slot. Its shared memory is the process's, and its private pages stay in their file.
     fn delete_slot(&mut self, number: u32) -> Option<Slot> {
+        self.mmio.clear();
         let slot = self.space_mut(number)?.remove(number)?;
         self.dirty.remove(&number);
         self.sept.forget(&slot);

@@ -23,6 +23,8 @@ pub(crate) enum Completion {
     ReqCerts,
     /// The data of a read goes to the scratch area, and the next piece follows.
     Mmio(Pieces),
+    /// The data of a read goes to the emulator, and the next fragment follows.
+    Emulated,
     /// Userspace's own answer to a `VMGEXIT`, in the dialect `vmgexit-v10`.
     Vmgexit {
         /// The request came by page, not by MSR.
@@ -82,6 +84,7 @@ impl Vcpu {
             },
             Completion::Mmio(pieces) => self.complete_mmio(pieces),
             Completion::Td(completion) => self.complete_td(completion)?,
+            Completion::Emulated => self.complete_emulated(),
             Completion::Vmgexit { by_page } => self.complete_vmgexit(by_page),
             Completion::ReqCerts if self.kernel.dialect.certs_form() == CertsForm::Coco => {
                 self.complete_coco()

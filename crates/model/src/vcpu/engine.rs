@@ -45,6 +45,7 @@ impl Vcpu {
                 OnEntry::EdxEax => Outcome::Value(self.regs.rdx << 32 | self.regs.rax & 0xffff_ffff),
                 OnEntry::Tdvmcall => self.td_registers(),
                 OnEntry::SbiReturn => self.sbi_return(),
+                OnEntry::Emulated => self.emulated_outcome(),
             });
             let outcome = self.entering(outcome);
             let op = match self.retry.take() {

@@ -62,7 +62,9 @@ impl Vcpu {
             return Err(Errno::EINTR);
         }
         self.pre_run()?;
-        self.page.exit_reason = ExitReason::UNKNOWN.0;
+        if self.kernel.dialect.clears_exit_reason() {
+            self.page.exit_reason = ExitReason::UNKNOWN.0;
+        }
         self.slice = self.turn;
         self.has_run = true;
         self.run_loop()

@@ -7,6 +7,7 @@ mod engine;
 mod entry;
 mod exception;
 mod hypercall;
+mod mmio;
 mod mp_state;
 mod msr;
 pub(crate) mod msr_store;
@@ -45,6 +46,7 @@ use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::{Arch, Errno, Kernel, TripleFaultForm};
 use exeunt_proto::exit::Entered;
 use exeunt_proto::host;
+use mmio::Emulated;
 use msr_store::MsrStore;
 use peer::Peer;
 use program::Programs;
@@ -71,6 +73,8 @@ pub(crate) enum OnEntry {
     SbiReturn,
     /// The registers of a `TDG.VP.VMCALL`.
     Tdvmcall,
+    /// What the emulator read.
+    Emulated,
 }
 
 /// A vCPU of the model. It meets a VMM half as [`host::Vcpu`] and [`host::Events`].
@@ -113,6 +117,8 @@ pub struct Vcpu {
     pub(crate) td: TdVcpu,
     pub(crate) guest: Running,
     pub(crate) rmp_faults: RmpFaults,
+    /// An access that the emulator is at.
+    pub(crate) emulated: Option<Emulated>,
     /// An act that faulted and is to be tried again.
     pub(crate) retry: Option<Op>,
     /// The act that left the guest, waiting for its end.
@@ -194,6 +200,7 @@ impl Vcpu {
             td: TdVcpu::default(),
             guest: Running::start(id, seed, program),
             rmp_faults: RmpFaults::default(),
+            emulated: None,
             retry: None,
             on_entry: None,
             slice: 0,

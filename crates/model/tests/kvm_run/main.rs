@@ -22,6 +22,7 @@ mod launch_order;
 mod launch_sev;
 mod launch_snp;
 mod memory;
+mod mmio;
 mod msr;
 mod nested;
 mod nested_state;

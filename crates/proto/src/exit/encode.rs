@@ -34,13 +34,13 @@ pub fn encode(exit: &Exit, kernel: Kernel, page: &mut RunPage) -> Entered {
             count: io.count,
             data_offset: (PORT_DATA_BYTES as u64).saturating_add(u64::from(io.start)),
         }),
-        Exit::Mmio(mmio) => page.set_payload(&run::Mmio {
-            phys_addr: mmio.gpa.0,
-            data: mmio.data,
-            len: u32::from(mmio.len),
-            is_write: u8::from(mmio.is_write),
-            pad: [0; 3],
-        }),
+        // The padding behind it stays stale.
+        Exit::Mmio(mmio) => {
+            page.set_bytes(0, &mmio.gpa.0.to_le_bytes());
+            page.set_bytes(8, &mmio.data);
+            page.set_bytes(16, &u32::from(mmio.len).to_le_bytes());
+            page.set_bytes(20, &[u8::from(mmio.is_write)]);
+        }
         Exit::Hlt | Exit::Shutdown | Exit::ApResetHold => {}
         Exit::Hypercall(hypercall) => write_hypercall(hypercall, kernel, page),
         Exit::FailEntry(fail) => {

@@ -28,7 +28,8 @@ fn each_kind_of_vm_has_the_flags_of_its_release() {
         (Dialect::Linux7_2, VmType::SevEs, true, true, true),
         (Dialect::Linux7_2, VmType::SwProtected, true, true, false),
         (Dialect::Linux7_2, VmType::Snp, true, true, false),
-        (Dialect::Linux6_12, VmType::Default, false, false, false),
+        // No slot of an ordinary VM takes it.
+        (Dialect::Linux6_12, VmType::Default, true, false, false),
         (Dialect::Linux6_12, VmType::SwProtected, true, false, false),
         (Dialect::Linux6_12, VmType::Snp, true, false, false),
         (Dialect::Linux6_1, VmType::Default, false, false, false),
