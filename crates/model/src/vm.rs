@@ -150,8 +150,8 @@ impl Vm {
 
 impl VmState {
     fn new_peer(&mut self, id: u64) -> Result<Arc<Peer>, Errno> {
-        let (vcpus, ids) = self.kernel.dialect.max_vcpus();
-        if id >= ids || self.vcpus >= vcpus.min(u64::from(self.max_vcpus())) {
+        let (_, ids) = self.kernel.dialect.max_vcpus();
+        if id >= ids || self.vcpus >= self.max_vcpus() {
             return Err(Errno::EINVAL);
         }
         let platform = &mut self.platform;

@@ -13,7 +13,7 @@ use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::{Arch, CertsForm, Kernel};
 
 /// Processors that the host of the model has online.
-const HOST_CPUS: u64 = 8;
+pub(crate) const HOST_CPUS: u32 = 8;
 /// `KVM_MAX_MCE_BANKS`.
 const MAX_MCE_BANKS: u64 = 32;
 /// `KVM_MAX_IRQ_ROUTES`.
@@ -97,7 +97,9 @@ impl Asked {
             Cap::MANUAL_DIRTY_LOG_PROTECT2 => 3,
             Cap::IRQ_ROUTING => MAX_IRQ_ROUTES,
             Cap::NR_MEMSLOTS => u64::from(dialect.max_memory_slots()),
-            Cap::NR_VCPUS => HOST_CPUS,
+            Cap::NR_VCPUS => u64::from(HOST_CPUS),
+            // The TDX module takes no more.
+            Cap::MAX_VCPUS if vm_type == Some(VmType::Tdx) => u64::from(HOST_CPUS),
             Cap::MAX_VCPUS => dialect.max_vcpus().0,
             Cap::MAX_VCPU_ID => dialect.max_vcpus().1,
             Cap::ARM_SYSTEM_SUSPEND => {

@@ -7,6 +7,7 @@ use crate::vcpu::Vcpu;
 use exeunt_abi::kvm::debug::X86Mce;
 use exeunt_abi::kvm::ioctl as nr;
 use exeunt_abi::kvm::regs::LAPIC_BYTES;
+use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::{Errno, Gpa};
 
 /// `KVM_NR_INTERRUPTS`.
@@ -57,10 +58,13 @@ impl Call<'_> {
             nr::KVM_GET_LAPIC | nr::KVM_SET_LAPIC | nr::KVM_SET_VAPIC_ADDR if !has_lapic => {
                 Err(Errno::EINVAL)
             }
-            nr::KVM_GET_LAPIC => self.put(&*vcpu.board.lapic).map(|()| 0),
-            nr::KVM_SET_LAPIC => self.get::<[u8; LAPIC_BYTES]>().map(|lapic| {
+            nr::KVM_GET_LAPIC => {
+                vcpu.check_open_lapic().and_then(|()| self.put(&*vcpu.board.lapic)).map(|()| 0)
+            }
+            nr::KVM_SET_LAPIC => self.get::<[u8; LAPIC_BYTES]>().and_then(|lapic| {
+                vcpu.check_open_lapic()?;
                 *vcpu.board.lapic = lapic;
-                0
+                Ok(0)
             }),
             nr::KVM_SET_VAPIC_ADDR => self.set_vapic_addr(vcpu),
             nr::KVM_INTERRUPT => self.get::<u32>().and_then(|irq| vcpu.interrupt(irq)).map(|()| 0),
@@ -77,6 +81,8 @@ impl Call<'_> {
             nr::KVM_TPR_ACCESS_REPORTING => self.tpr_access_reporting(),
             nr::KVM_X86_SETUP_MCE => self.get::<u64>().and_then(|cap| vcpu.setup_mce(cap)).map(|()| 0),
             nr::KVM_X86_SET_MCE => self.set_mce(vcpu),
+            // The TDX module has fixed a TD's.
+            nr::KVM_SET_TSC_KHZ if vcpu.vm_type == VmType::Tdx => Err(Errno::EINVAL),
             nr::KVM_SET_TSC_KHZ if self.arg_u32() >= MAX_TSC_KHZ => Err(Errno::EINVAL),
             nr::KVM_SET_TSC_KHZ => {
                 vcpu.board.tsc_khz = if self.arg_u32() == 0 { TSC_KHZ } else { self.arg_u32() };
@@ -133,6 +139,13 @@ impl Call<'_> {
 }
 
 impl Vcpu {
+    /// The local APIC of a TD's vCPU is the TDX module's.
+    ///
+    /// Source: Linux v7.2 `arch/x86/kvm/x86.c`, `kvm_vcpu_ioctl_get_lapic` and `kvm_vcpu_ioctl_set_lapic`.
+    fn check_open_lapic(&self) -> Result<(), Errno> {
+        if self.vm_type == VmType::Tdx { Err(Errno::EINVAL) } else { Ok(()) }
+    }
+
     /// `KVM_INTERRUPT`.
     ///
     /// Source: Linux v7.2 `arch/x86/kvm/x86.c`, `kvm_vcpu_ioctl_interrupt`.

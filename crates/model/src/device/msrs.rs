@@ -5,6 +5,7 @@ use crate::vcpu::Vcpu;
 use crate::vcpu::msr_store::MsrStore;
 use exeunt_abi::Errno;
 use exeunt_abi::kvm::msr::{MsrEntry, MsrList, Msrs};
+use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::msr_index::EFER;
 use std::mem::size_of;
 
@@ -149,15 +150,16 @@ impl Call<'_> {
 }
 
 impl Vcpu {
-    /// Whether KVM cannot reach a register, because the processor keeps it with the guest's encrypted ones.
+    /// Whether KVM cannot reach a register, because the processor keeps it with the guest's encrypted ones. A TD has its
+    /// own list.
     fn is_out_of_reach(&mut self, index: u32) -> bool {
-        PASSED_THROUGH.contains(&index) && self.state_is_protected()
+        self.vm_type.has_ghcb() && PASSED_THROUGH.contains(&index) && self.state_is_protected()
     }
 
     fn msr_for_userspace(&mut self, index: u32) -> Option<u64> {
         match index {
             _ if self.is_out_of_reach(index) => None,
-            EFER => Some(self.registers.sregs.efer),
+            EFER if self.vm_type != VmType::Tdx => Some(self.registers.sregs.efer),
             _ => self.msr(index).ok(),
         }
     }

@@ -9,6 +9,7 @@ use exeunt_abi::kvm::events::VcpuEvents;
 use exeunt_abi::kvm::ioctl as nr;
 use exeunt_abi::kvm::ioctl::KVMIO;
 use exeunt_abi::kvm::mp_state::MpState;
+use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::{Arch, Errno};
 use exeunt_proto::host::Events;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -86,6 +87,9 @@ impl Call<'_> {
             }
             nr::KVM_GET_STATS_FD if vcpu.vm.check_extension(Cap::BINARY_STATS_FD) != 0 => {
                 self.stats_fd(&vcpu.vm)
+            }
+            nr::KVM_MEMORY_ENCRYPT_OP if vcpu.vm_type == VmType::Tdx => {
+                vcpu.tdx_command(self.arg, self.user.as_ref()).map(|()| 0)
             }
             // An AMD host has no command for a vCPU; an Intel host has them for TDs only.
             nr::KVM_MEMORY_ENCRYPT_OP

@@ -250,15 +250,21 @@ struct WithPage {
 }
 
 impl Vm {
-    /// `KVM_MEMORY_ENCRYPT_OP` on an SEV, SEV-ES or SNP VM, with its argument in the memory of the process.
+    /// `KVM_MEMORY_ENCRYPT_OP` on an SEV, SEV-ES or SNP VM or a TD, with its argument in the memory of the process.
     ///
     /// # Errors
     ///
-    /// `ENOTTY` where the host has no SEV, else what the command fails with. The struct is copied back, with what the
+    /// `ENOTTY` where the host has no SEV and the VM is no TD, else what the command fails with. The struct is copied back, with what the
     /// firmware said in `error`, unless there is no such command or the VM may not use it.
     pub fn memory_encrypt_op(&self, arg: u64) -> Result<(), Errno> {
-        let user = self.lock().memory.user();
-        self.sev_ioctl(arg, user.as_ref())
+        let (user, vm_type) = {
+            let state = self.lock();
+            (state.memory.user(), state.vm_type)
+        };
+        match vm_type {
+            VmType::Tdx => self.tdx_command(arg, user.as_ref()),
+            _ => self.sev_ioctl(arg, user.as_ref()),
+        }
     }
 
     fn sev_ioctl(&self, arg: u64, user: &dyn UserMemory) -> Result<(), Errno> {

@@ -3,6 +3,7 @@
 use super::cpuid::{CpuidError, configurable, is_wide, virtualize};
 use super::user::{behind, copy_in, copy_in_array, copy_out};
 use super::{Td, TdPhase, TdxPlatform};
+use crate::caps::HOST_CPUS;
 use crate::memory::UserMemory;
 use crate::state::VmState;
 use crate::vm::Vm;
@@ -167,7 +168,7 @@ impl Vm {
             mrownerconfig: Td::digest_of(&init.mrownerconfig),
             wide,
             cpuid: virtualized?,
-            max_vcpus: state.max_vcpus(),
+            max_vcpus: HOST_CPUS,
             platform: state.td.platform.clone(),
             ..Td::default()
         };
@@ -253,15 +254,10 @@ impl VmState {
     }
 
     /// `kvm->max_vcpus`: a TD has no more than the host has processors.
-    pub(crate) const fn max_vcpus(&self) -> u32 {
+    pub(crate) fn max_vcpus(&self) -> u64 {
         match self.vm_type {
-            VmType::Tdx => HOST_CPUS,
-            _ => MAX_VCPUS,
+            VmType::Tdx => u64::from(HOST_CPUS),
+            _ => self.kernel.dialect.max_vcpus().0,
         }
     }
 }
-
-/// Logical processors of the model's hosts.
-const HOST_CPUS: u32 = 128;
-/// `KVM_MAX_VCPUS` of a kernel built without `MAXSMP`.
-const MAX_VCPUS: u32 = 1024;

@@ -10,6 +10,8 @@ const FEAT_CTL: u32 = 0x3a;
 const APIC_BASE: u32 = 0x1b;
 /// `FEAT_CTL_LOCKED`. Local machine checks are not offered.
 const FEAT_CTL_LOCKED: u64 = 1;
+/// What KVM takes EFER to be from a vCPU's creation on: `SCE`, `LME`, `LMA`, `NX`.
+const EFER: u64 = 0xd01;
 /// `MSR_IA32_MCG_EXT_CTL`: who gets machine checks.
 const MCG_EXT_CTL: u32 = 0x4d0;
 /// Banks of machine checks.
@@ -48,6 +50,7 @@ impl Vcpu {
 pub(crate) fn read_msr(index: u32) -> Option<Result<u64, MsrRefusal>> {
     match index {
         FEAT_CTL => Some(Ok(FEAT_CTL_LOCKED)),
+        msr::EFER => Some(Ok(EFER)),
         MCG_EXT_CTL => Some(Err(MsrRefusal::Invalid)),
         _ => (!is_emulated(index)).then_some(Err(MsrRefusal::Invalid)),
     }

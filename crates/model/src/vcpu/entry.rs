@@ -4,6 +4,7 @@ use crate::vcpu::registers::RFLAGS_IF;
 use crate::vcpu::{MpState, Vcpu};
 use exeunt_abi::kvm::regs::{SYNC_ALL, SYNC_EVENTS, SYNC_REGS, SYNC_SREGS};
 use exeunt_abi::kvm::run::ExitReason;
+use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::{Arch, Errno};
 use exeunt_proto::exit::Entered;
 use exeunt_proto::host::Events;
@@ -160,7 +161,8 @@ impl Vcpu {
     /// `guest_state_protected`: the registers are encrypted, and the host's copies are stale.
     pub(crate) fn state_is_protected(&mut self) -> bool {
         if !self.board.state_protected {
-            self.board.state_protected = self.vm.lock().sev.is_protected(self.id());
+            self.board.state_protected =
+                self.vm_type == VmType::Tdx || self.vm.lock().sev.is_protected(self.id());
         }
         self.board.state_protected
     }

@@ -254,7 +254,7 @@ fn a_td_knows_what_it_is() {
     run_to_halt(&mut vcpu);
     let (info, rcx) = seen.take()[0];
     assert_eq!((info.gpa_width, info.attributes), (48, 1 << 28));
-    assert_eq!((info.vcpus, info.max_vcpus, info.index, rcx), (2, 128, 1, 0x1234));
+    assert_eq!((info.vcpus, info.max_vcpus, info.index, rcx), (2, 8, 1, 0x1234));
 }
 
 fn any_regs() -> impl Strategy<Value = TdRegs> {
