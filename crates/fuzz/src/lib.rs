@@ -5,13 +5,14 @@
 #![forbid(unsafe_code)]
 
 mod decoders;
+mod device;
 mod explorer;
 
 /// A name, and what to call with bytes.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target, by the name of its binary and of its corpus.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     ("run_page", decoders::run_page),
     ("certs", decoders::certs),
     ("ghcb_page", decoders::ghcb_page),
@@ -21,6 +22,7 @@ pub const TARGETS: [Target; 9] = [
     ("messages", decoders::messages),
     ("scenario", decoders::scenario),
     ("explorer", explorer::explore),
+    ("device", device::ioctls),
 ];
 
 /// Calls the target with this name; nothing if there is none.
