@@ -73,6 +73,18 @@ impl Dialect {
         self.since(5, 17)
     }
 
+    /// `KVM_GET_SUPPORTED_HV_CPUID` works on `/dev/kvm`. Linux 5.11.
+    #[must_use]
+    pub fn has_system_hyperv_cpuid(self) -> bool {
+        self.since(5, 11)
+    }
+
+    /// `KVM_GET_ONE_REG` and its neighbours on x86. Linux 6.18.
+    #[must_use]
+    pub fn has_x86_one_reg(self) -> bool {
+        self.since(6, 18)
+    }
+
     /// `KVM_GET_XSAVE2`. Linux 5.17.
     #[must_use]
     pub fn has_xsave2(self) -> bool {

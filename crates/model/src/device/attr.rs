@@ -6,11 +6,10 @@ use super::vm::VmFile;
 use crate::vcpu::Vcpu;
 use crate::vcpu::xstate::HOST_XCR0;
 use crate::vm::Vm;
-use exeunt_abi::kvm::device_attr::{DeviceAttr, X86_GRP_SEV, X86_GRP_SYSTEM, sev_attr};
+use exeunt_abi::Errno;
+use exeunt_abi::kvm::device_attr::{DeviceAttr, X86_GRP_SEV, X86_GRP_SYSTEM};
 use exeunt_abi::kvm::ioctl as nr;
 use exeunt_abi::kvm::irq::{CREATE_DEVICE_TEST, CreateDevice, DEV_TYPE_VFIO};
-use exeunt_abi::kvm::sev::snp::policy;
-use exeunt_abi::{CertsForm, Errno};
 use std::sync::Arc;
 
 /// `KVM_X86_XCOMP_GUEST_SUPP`: the extended state that guests can have.
@@ -22,16 +21,6 @@ const VCPU_TSC_OFFSET: u64 = 0;
 const VFIO_FILE: u32 = 1;
 const VFIO_FILE_ADD: u64 = 1;
 const VFIO_FILE_DEL: u64 = 2;
-/// `SVM_SEV_FEAT_DEBUG_SWAP`, and `SVM_SEV_FEAT_SECURE_TSC` for SNP guests.
-const VMSA_FEATURES: u64 = 1 << 5 | 1 << 9;
-/// Policy bits that the firmware of the model's hosts knows.
-const POLICY_BITS: u64 = policy::ABI_MINOR_MASK
-    | policy::ABI_MAJOR_MASK
-    | policy::SMT
-    | policy::RSVD
-    | policy::DEBUG
-    | policy::SINGLE_SOCKET;
-
 /// A device of a VM.
 #[derive(Debug)]
 pub(super) struct KvmDevice {
@@ -44,26 +33,31 @@ impl Call<'_> {
     /// Source: Linux v7.2 `arch/x86/kvm/x86.c`, `__kvm_x86_dev_get_attr`, and `svm/sev.c`, `sev_dev_get_attr`.
     pub(super) fn system_attr(&self) -> Result<u32, Errno> {
         let attr: DeviceAttr = self.get()?;
-        let value = self.system_attr_value(attr.group, attr.attr).ok_or(Errno::ENXIO)?;
+        let value = self.system_attr_value(attr.group, attr.attr)?;
         if self.request == nr::KVM_GET_DEVICE_ATTR {
             self.put_at(attr.addr, &value)?;
         }
         Ok(0)
     }
 
-    fn system_attr_value(&self, group: u32, attr: u64) -> Option<u64> {
-        let dialect = self.device.kernel.dialect;
-        let has_sev = !self.device.host.is_intel() && dialect.has_sev_vm_types();
-        let has_certs = dialect.certs_form() == CertsForm::SnpReqCerts;
+    fn system_attr_value(&self, group: u32, attr: u64) -> Result<u64, Errno> {
         match (group, attr) {
-            (X86_GRP_SYSTEM, XCOMP_GUEST_SUPP) => Some(HOST_XCR0),
-            (X86_GRP_SEV, sev_attr::SEV_VMSA_FEATURES) if has_sev => Some(VMSA_FEATURES),
-            (X86_GRP_SEV, sev_attr::SNP_POLICY_BITS) if has_sev && dialect.has_gmem_mmap() => {
-                Some(POLICY_BITS)
+            (X86_GRP_SYSTEM, XCOMP_GUEST_SUPP) => Ok(HOST_XCR0),
+            (X86_GRP_SEV, attr) if !self.device.host.is_intel() => {
+                self.device.sev.device_attr(self.device.kernel, attr)
             }
-            (X86_GRP_SEV, sev_attr::SEV_SNP_REQ_CERTS) if has_sev && has_certs => Some(1),
-            _ => None,
+            _ => Err(Errno::ENXIO),
         }
+    }
+
+    /// The one ioctl of `/dev/sev`. The driver has a handler, so another number is `EINVAL` and not `ENOTTY`.
+    ///
+    /// Source: Linux v7.2 `drivers/crypto/ccp/sev-dev.c`, `sev_ioctl`.
+    pub(super) fn on_sev(&self) -> Result<u32, Errno> {
+        if self.request != nr::SEV_ISSUE_CMD {
+            return Err(Errno::EINVAL);
+        }
+        self.device.sev.issue_cmd(self.fd.unsigned_abs(), self.arg, self.user.as_ref()).map(|()| 0)
     }
 
     /// The attributes of a vCPU: the offset of its time stamp counter.

@@ -12,6 +12,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 #[derive(Clone, Copy)]
 pub(super) struct Call<'a> {
     pub(super) device: &'a Device,
+    pub(super) fd: i32,
     pub(super) request: Ioctl,
     pub(super) arg: u64,
     pub(super) user: &'a Arc<dyn UserMemory>,

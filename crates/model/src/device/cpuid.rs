@@ -26,6 +26,10 @@ const LEAF_1: [u32; 4] = [SIGNATURE, 0x0001_0800, 0xb6d8_3203, 0x178b_fbff];
 const KVM_LEAF: u32 = 0x4000_0000;
 const KVM_FEATURES: u32 = 0x0100_7efb;
 
+/// `HYPERV_CPUID_VENDOR_AND_MAX_FUNCTIONS`, and the last leaf.
+const HYPERV_LEAF: u32 = 0x4000_0000;
+const HYPERV_LAST: u32 = 0x4000_000a;
+
 /// `KVM_GET_SUPPORTED_CPUID`, whatever the buffer's size.
 ///
 /// Source: Linux v7.2 `arch/x86/kvm/cpuid.c`, `kvm_dev_ioctl_get_cpuid` and `__do_cpuid_func`.
@@ -135,6 +139,31 @@ impl Call<'_> {
         };
         let nent = u32::try_from(table.len()).unwrap_or(u32::MAX);
         if room < nent {
+            return Err(Errno::E2BIG);
+        }
+        head.nent = nent;
+        self.put_array(size_of::<Cpuid2>(), &table)?;
+        self.put(&head).map(|()| 0)
+    }
+
+    /// `KVM_GET_SUPPORTED_HV_CPUID`: the leaves of Hyper-V that the model's registers stand for.
+    ///
+    /// Source: Linux v7.2 `arch/x86/kvm/hyperv.c`, `kvm_get_hv_cpuid`.
+    pub(super) fn get_hyperv_cpuid(&self) -> Result<u32, Errno> {
+        let mut head: Cpuid2 = self.get()?;
+        let [ebx, ecx, edx] = name(*b"Linux KVM Hv");
+        let [interface, ..] = words(b"Hv#1");
+        let mut table = vec![
+            plain(HYPERV_LEAF, [HYPERV_LAST, ebx, ecx, edx]),
+            plain(HYPERV_LEAF.saturating_add(1), [interface, 0, 0, 0]),
+            // Build 14393 of Windows 10.
+            plain(HYPERV_LEAF.saturating_add(2), [0x3839, 0xa_0000, 0, 0]),
+            // Runtime, reference counter, synthetic interrupts and timers, APIC, hypercall, index, reset; crash registers.
+            plain(HYPERV_LEAF.saturating_add(3), [0xff, 0, 0, 1 << 10]),
+        ];
+        table.extend((4..=10).map(|leaf| plain(HYPERV_LEAF.saturating_add(leaf), [0; 4])));
+        let nent = u32::try_from(table.len()).unwrap_or(u32::MAX);
+        if head.nent < nent {
             return Err(Errno::E2BIG);
         }
         head.nent = nent;

@@ -15,8 +15,11 @@ pub(crate) mod interrupts;
 mod mapping;
 mod msrs;
 mod nested;
+mod one_reg;
 mod registers;
 mod routes;
+mod sev;
+mod state;
 mod system;
 mod table;
 mod vcpu;
@@ -118,7 +121,7 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// `EMFILE` if there is no number left; what [`Descriptors::take`] says.
+    /// `ENOENT` for `/dev/sev` on an Intel host; `EMFILE` if there is no number left; what [`Descriptors::take`] says.
     pub fn open(&self, path: Path) -> Result<i32, Errno> {
         match path {
             Path::Kvm => self.table.insert(File::Kvm),
@@ -132,6 +135,9 @@ impl Device {
     ///
     /// As [`Device::open`].
     pub fn open_sev(&self, writable: bool) -> Result<i32, Errno> {
+        if self.host.is_intel() {
+            return Err(Errno::ENOENT);
+        }
         let fd = self.table.insert(File::Sev { writable })?;
         self.sev.open(fd.unsigned_abs(), writable);
         Ok(fd)
@@ -158,13 +164,14 @@ impl Device {
     ///
     /// `EBADF` for a number that is not open; what the kernel says otherwise.
     pub fn ioctl(&self, fd: i32, request: u32, arg: u64, memory: &Arc<dyn UserMemory>) -> Result<u32, Errno> {
-        let call = Call { device: self, request: Ioctl(request), arg, user: memory };
+        let call = Call { device: self, fd, request: Ioctl(request), arg, user: memory };
         match self.table.get(fd)? {
             File::Kvm => call.on_system(),
             File::Vm(vm) => call.on_vm(&vm),
             File::Vcpu(vcpu) => call.on_vcpu(&vcpu),
             File::Device(device) => call.on_device(&device),
-            File::Sev { .. } | File::Event | File::Gmem(_) | File::Stats(_) => Err(Errno::ENOTTY),
+            File::Sev { .. } => call.on_sev(),
+            File::Event | File::Gmem(_) | File::Stats(_) => Err(Errno::ENOTTY),
         }
     }
 

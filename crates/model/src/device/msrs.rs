@@ -117,15 +117,12 @@ impl Call<'_> {
 
     /// `KVM_GET_MSRS` on a vCPU.
     pub(super) fn get_msrs(&self, vcpu: &mut Vcpu) -> Result<u32, Errno> {
-        self.msr_io(true, |entry| {
-            entry.data = vcpu.msr_for_userspace(entry.index)?;
-            Some(())
-        })
+        self.msr_io(true, |entry| vcpu.read_msr_entry(entry))
     }
 
     /// `KVM_SET_MSRS`.
     pub(super) fn set_msrs(&self, vcpu: &mut Vcpu) -> Result<u32, Errno> {
-        self.msr_io(false, |entry| vcpu.set_msr_by_userspace(entry.index, entry.data))
+        self.msr_io(false, |entry| vcpu.write_msr_entry(entry))
     }
 
     /// Returns how many registers were done: the first that fails ends it, and is no error.
@@ -153,24 +150,28 @@ impl Vcpu {
     /// Whether KVM cannot reach a register, because the processor keeps it with the guest's encrypted ones. A TD has its
     /// own list.
     fn is_out_of_reach(&mut self, index: u32) -> bool {
-        self.vm_type.has_ghcb() && PASSED_THROUGH.contains(&index) && self.state_is_protected()
+        self.vm_type != VmType::Tdx && PASSED_THROUGH.contains(&index) && self.state_is_protected()
     }
 
-    fn msr_for_userspace(&mut self, index: u32) -> Option<u64> {
-        match index {
-            _ if self.is_out_of_reach(index) => None,
-            EFER if self.vm_type != VmType::Tdx => Some(self.registers.sregs.efer),
-            _ => self.msr(index).ok(),
+    /// The register into the entry. Of a guest of `KVM_SEV_ES_INIT` an unreachable one is left as it is given.
+    fn read_msr_entry(&mut self, entry: &mut MsrEntry) -> Option<()> {
+        if self.is_out_of_reach(entry.index) {
+            return self.is_stale().then_some(());
         }
+        entry.data = match entry.index {
+            EFER if self.vm_type != VmType::Tdx => self.registers.sregs.efer,
+            index => self.msr(index).ok()?,
+        };
+        Some(())
     }
 
-    fn set_msr_by_userspace(&mut self, index: u32, value: u64) -> Option<()> {
-        if self.is_out_of_reach(index) {
-            return None;
+    fn write_msr_entry(&mut self, entry: &MsrEntry) -> Option<()> {
+        if self.is_out_of_reach(entry.index) {
+            return self.is_stale().then_some(());
         }
-        self.set_msr(index, value).ok()?;
-        if index == EFER {
-            self.registers.sregs.efer = value;
+        self.set_msr(entry.index, entry.data).ok()?;
+        if entry.index == EFER {
+            self.registers.sregs.efer = entry.data;
         }
         Some(())
     }

@@ -7,7 +7,7 @@ use crate::vcpu::xstate::{HOST_XCR0, xcr0_is_valid};
 use exeunt_abi::Errno;
 use exeunt_abi::kvm::debug::GuestDebug;
 use exeunt_abi::kvm::ioctl as nr;
-use exeunt_abi::kvm::regs::{DebugRegs, Fpu, Regs, Sregs, Sregs2, XSAVE_BYTES, Xcr, Xcrs};
+use exeunt_abi::kvm::regs::{DebugRegs, Fpu, Regs, Sregs, Sregs2, SregsHead, XSAVE_BYTES, Xcr, Xcrs};
 use zerocopy::FromZeros;
 
 /// `KVM_GUESTDBG_INJECT_DB` and `KVM_GUESTDBG_INJECT_BP`.
@@ -28,21 +28,23 @@ impl Call<'_> {
                 vcpu.set_general_registers(regs);
                 Ok(())
             }),
-            nr::KVM_GET_SREGS => self.give(vcpu, |vcpu| Ok(vcpu.sregs())),
+            nr::KVM_GET_SREGS => self.give(vcpu, |vcpu| Ok(vcpu.readable_sregs())),
             nr::KVM_SET_SREGS => self.take(vcpu, |vcpu, sregs: &Sregs| vcpu.set_sregs(sregs)),
-            nr::KVM_GET_SREGS2 => self.give(vcpu, |vcpu| Ok(vcpu.sregs2())),
+            nr::KVM_GET_SREGS2 => self.give(vcpu, |vcpu| Ok(vcpu.readable_sregs2())),
             // The gate is before the copy here.
             nr::KVM_SET_SREGS2 => vcpu
                 .check_open_state()
                 .and_then(|()| self.take(vcpu, |vcpu, sregs: &Sregs2| vcpu.set_sregs2(sregs))),
-            nr::KVM_GET_FPU => self.give(vcpu, |vcpu| Ok(vcpu.fpu())),
+            nr::KVM_GET_FPU => {
+                self.give(vcpu, |vcpu| Ok(if vcpu.is_stale() { Fpu::new_zeroed() } else { vcpu.fpu() }))
+            }
             nr::KVM_SET_FPU => self.take(vcpu, |vcpu, fpu: &Fpu| {
                 vcpu.set_fpu(fpu);
                 Ok(())
             }),
-            nr::KVM_GET_XSAVE => self.give(vcpu, |vcpu| Ok(*vcpu.registers.xsave)),
+            nr::KVM_GET_XSAVE => self.give(vcpu, |vcpu| Ok(vcpu.readable_xsave())),
             nr::KVM_GET_XSAVE2 if self.device.kernel.dialect.has_xsave2() => {
-                self.give(vcpu, |vcpu| Ok(*vcpu.registers.xsave))
+                self.give(vcpu, |vcpu| Ok(vcpu.readable_xsave()))
             }
             nr::KVM_SET_XSAVE => self.take(vcpu, |vcpu, area: &[u8; XSAVE_BYTES]| vcpu.set_xsave(area)),
             nr::KVM_GET_XCRS => self.give(vcpu, |vcpu| Ok(vcpu.xcrs())),
@@ -84,9 +86,42 @@ impl Call<'_> {
 }
 
 impl Vcpu {
-    /// The gate: `has_protected_state` and `guest_state_protected`.
+    /// The gate: `has_protected_state` and `guest_state_protected`. The guests of `KVM_SEV_ES_INIT` are VMs of the
+    /// default type, of which KVM gives out what it has.
     pub(super) fn check_open_state(&mut self) -> Result<(), Errno> {
-        if self.state_is_protected() { Err(Errno::EINVAL) } else { Ok(()) }
+        let is_shut = self.vm_type.has_protected_state() && self.state_is_protected();
+        if is_shut { Err(Errno::EINVAL) } else { Ok(()) }
+    }
+
+    /// The registers of a guest of `KVM_SEV_ES_INIT` are encrypted: a write has no effect, and what cannot be read is 0.
+    pub(crate) fn is_stale(&mut self) -> bool {
+        !self.vm_type.has_protected_state() && self.state_is_protected()
+    }
+
+    fn readable_xsave(&mut self) -> [u8; XSAVE_BYTES] {
+        if self.is_stale() { [0; XSAVE_BYTES] } else { *self.registers.xsave }
+    }
+
+    /// Of encrypted registers KVM knows those whose writes it intercepts.
+    ///
+    /// Source: Linux v7.2 `arch/x86/kvm/regs.c`, `__get_sregs_common`.
+    fn readable_sregs(&mut self) -> Sregs {
+        let all = self.sregs();
+        if !self.is_stale() {
+            return all;
+        }
+        let SregsHead { cr0, cr4, cr8, efer, apic_base, .. } = all.head;
+        Sregs {
+            head: SregsHead { cr0, cr4, cr8, efer, apic_base, ..SregsHead::default() },
+            ..Sregs::default()
+        }
+    }
+
+    fn readable_sregs2(&mut self) -> Sregs2 {
+        if self.is_stale() {
+            return Sregs2 { head: self.readable_sregs().head, ..Sregs2::default() };
+        }
+        self.sregs2()
     }
 
     /// The part of the XSAVE area that x87 and SSE share.
@@ -112,6 +147,9 @@ impl Vcpu {
 
     /// MXCSR is left alone.
     fn set_fpu(&mut self, fpu: &Fpu) {
+        if self.is_stale() {
+            return;
+        }
         let area = &mut *self.registers.xsave;
         put_bytes(area, 0, &fpu.fcw.to_le_bytes());
         put_bytes(area, 2, &fpu.fsw.to_le_bytes());
@@ -131,6 +169,9 @@ impl Vcpu {
     /// Source: Linux v7.2 `arch/x86/kernel/fpu/core.c`, `fpu_copy_uabi_to_guest_fpstate`, and `xstate.c`,
     /// `validate_user_xstate_header`.
     fn set_xsave(&mut self, area: &[u8; XSAVE_BYTES]) -> Result<(), Errno> {
+        if self.is_stale() {
+            return Ok(());
+        }
         let features = u64::from_le_bytes(bytes_at(area, XSAVE_HEADER));
         let reserved: [u8; 56] = bytes_at(area, XSAVE_HEADER.saturating_add(8));
         let mxcsr = u32::from_le_bytes(bytes_at(area, 24));
@@ -186,6 +227,9 @@ impl Vcpu {
 
     /// Source: Linux v7.2 `arch/x86/kvm/x86.c`, `kvm_arch_vcpu_ioctl_set_guest_debug`.
     fn set_guest_debug(&mut self, debug: &GuestDebug) -> Result<(), Errno> {
+        if self.state_is_protected() {
+            return Err(Errno::EINVAL);
+        }
         let inject = debug.control & GUESTDBG_INJECT;
         if inject != 0 {
             let events = &mut self.events;

@@ -36,6 +36,7 @@ impl Call<'_> {
             nr::KVM_GET_MSRS => self.feature_msrs(),
             nr::KVM_GET_SUPPORTED_CPUID => self.get_host_cpuid(false),
             nr::KVM_GET_EMULATED_CPUID => self.get_host_cpuid(true),
+            nr::KVM_GET_SUPPORTED_HV_CPUID if dialect.has_system_hyperv_cpuid() => self.get_hyperv_cpuid(),
             nr::KVM_X86_GET_MCE_CAP_SUPPORTED => self.mce_cap_supported(),
             nr::KVM_GET_DEVICE_ATTR | nr::KVM_HAS_DEVICE_ATTR if dialect.has_system_attributes() => {
                 self.system_attr()

@@ -9,7 +9,6 @@ use exeunt_abi::kvm::events::VcpuEvents;
 use exeunt_abi::kvm::ioctl as nr;
 use exeunt_abi::kvm::ioctl::KVMIO;
 use exeunt_abi::kvm::mp_state::MpState;
-use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::{Arch, Errno};
 use exeunt_proto::host::Events;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -61,7 +60,12 @@ impl Call<'_> {
 
     /// Source: Linux v7.2 `arch/x86/kvm/x86.c`, `kvm_arch_vcpu_ioctl`.
     fn on_x86_vcpu(&self, vcpu: &mut Vcpu) -> Result<u32, Errno> {
-        if let Some(result) = self.on_registers(vcpu).or_else(|| self.on_interrupts(vcpu)) {
+        let found = self
+            .on_registers(vcpu)
+            .or_else(|| self.on_interrupts(vcpu))
+            .or_else(|| self.on_state(vcpu))
+            .or_else(|| self.on_one_reg(vcpu));
+        if let Some(result) = found {
             return result;
         }
         match self.request {
@@ -77,6 +81,7 @@ impl Call<'_> {
             nr::KVM_SET_NESTED_STATE => self.set_nested_state(vcpu),
             nr::KVM_SET_CPUID2 => self.set_cpuid2(vcpu),
             nr::KVM_GET_CPUID2 => self.get_cpuid2(vcpu),
+            nr::KVM_GET_SUPPORTED_HV_CPUID => self.get_hyperv_cpuid(),
             nr::KVM_GET_MSRS => self.get_msrs(vcpu),
             nr::KVM_SET_MSRS => self.set_msrs(vcpu),
             nr::KVM_ENABLE_CAP => self.enable_vcpu_cap(vcpu),
@@ -88,15 +93,10 @@ impl Call<'_> {
             nr::KVM_GET_STATS_FD if vcpu.vm.check_extension(Cap::BINARY_STATS_FD) != 0 => {
                 self.stats_fd(&vcpu.vm)
             }
-            nr::KVM_MEMORY_ENCRYPT_OP if vcpu.vm_type == VmType::Tdx => {
-                vcpu.tdx_command(self.arg, self.user.as_ref()).map(|()| 0)
-            }
-            // An AMD host has no command for a vCPU; an Intel host has them for TDs only.
-            nr::KVM_MEMORY_ENCRYPT_OP
-                if self.device.kernel.dialect.has_vcpu_mem_enc() && !self.device.host.is_intel() =>
-            {
-                Err(Errno::ENOTTY)
-            }
+            // Only TDs have commands for a vCPU.
+            nr::KVM_MEMORY_ENCRYPT_OP if !self.device.kernel.dialect.has_vcpu_mem_enc() => Err(Errno::EINVAL),
+            nr::KVM_MEMORY_ENCRYPT_OP if !self.device.host.is_intel() => Err(Errno::ENOTTY),
+            nr::KVM_MEMORY_ENCRYPT_OP => vcpu.tdx_command(self.arg, self.user.as_ref()).map(|()| 0),
             _ => Err(Errno::EINVAL),
         }
     }

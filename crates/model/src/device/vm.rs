@@ -12,18 +12,19 @@ use exeunt_abi::kvm::device_attr::EnableCap;
 use exeunt_abi::kvm::ioctl as nr;
 use exeunt_abi::kvm::memory::{ClearDirtyLog, CreateGuestMemfd, DirtyLog, UserspaceMemoryRegion2};
 use exeunt_abi::{Arch, Errno};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 /// A VM with what only its descriptors have.
 #[derive(Debug)]
 pub(super) struct VmFile {
     pub(super) vm: Vm,
     pub(super) board: Mutex<Board>,
+    pub(super) vcpus: Mutex<Vec<Weak<VcpuFile>>>,
 }
 
 impl VmFile {
     pub(super) fn new(vm: Vm) -> Self {
-        Self { vm, board: Mutex::default() }
+        Self { vm, board: Mutex::default(), vcpus: Mutex::default() }
     }
 }
 
@@ -41,15 +42,18 @@ impl Call<'_> {
         let vm = &file.vm;
         self.check_owner(vm)?;
         if self.device.kernel.arch == Arch::X86 {
-            let on_board =
-                self.on_board(file).or_else(|| self.on_routes(file)).or_else(|| self.on_filters(vm));
+            let on_board = self
+                .on_board(file)
+                .or_else(|| self.on_routes(file))
+                .or_else(|| self.on_filters(vm))
+                .or_else(|| self.on_encryption(file));
             if let Some(result) = on_board {
                 return result;
             }
         }
         let has_private = self.device.kernel.dialect.has_private_memory();
         match self.request {
-            nr::KVM_CREATE_VCPU => self.create_vcpu(vm),
+            nr::KVM_CREATE_VCPU => self.create_vcpu(file),
             nr::KVM_ENABLE_CAP => vm.enable_cap_args(&self.get::<EnableCap>()?).map(|()| 0),
             nr::KVM_SET_USER_MEMORY_REGION => vm.set_user_memory_region(&self.get()?).map(|()| 0),
             nr::KVM_SET_USER_MEMORY_REGION2 if has_private => {
@@ -61,7 +65,6 @@ impl Call<'_> {
                 let args: CreateGuestMemfd = self.get()?;
                 self.create_guest_memfd(vm, &args)
             }
-            nr::KVM_MEMORY_ENCRYPT_OP => vm.memory_encrypt_op(self.arg).map(|()| 0),
             nr::KVM_GET_DIRTY_LOG => self.get_dirty_log(vm),
             nr::KVM_CLEAR_DIRTY_LOG => self.clear_dirty_log(vm),
             nr::KVM_CHECK_EXTENSION => {
@@ -81,11 +84,13 @@ impl Call<'_> {
         self.device.table.insert(File::Stats(vm.clone())).map(i32::unsigned_abs)
     }
 
-    fn create_vcpu(&self, vm: &Vm) -> Result<u32, Errno> {
+    fn create_vcpu(&self, file: &VmFile) -> Result<u32, Errno> {
         let guests = self.device.guests();
         let id = self.arg;
-        let vcpu = vm.create_vcpu_with_id(id, id, |cpu| guests(id, cpu))?;
-        let fd = self.device.table.insert(File::Vcpu(Arc::new(VcpuFile::new(vcpu))))?;
+        let vcpu = file.vm.create_vcpu_with_id(id, id, |cpu| guests(id, cpu))?;
+        let vcpu = Arc::new(VcpuFile::new(vcpu));
+        file.add_vcpu(&vcpu);
+        let fd = self.device.table.insert(File::Vcpu(vcpu))?;
         Ok(fd.unsigned_abs())
     }
 

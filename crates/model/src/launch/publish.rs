@@ -9,6 +9,8 @@ use exeunt_abi::vmsa::{self, Field};
 const EFER_SVME: u64 = 1 << 12;
 /// `CR0.NW` and `CR0.CD`, which KVM clears for guests.
 const CR0_NW_CD: u64 = 3 << 29;
+/// `CR4.MCE`, which guests of SVM have as their host has it.
+const CR4_MCE: u64 = 1 << 6;
 /// DR7 without a breakpoint.
 const DR7_FIXED: u64 = 0x400;
 /// Offsets in the XSAVE area.
@@ -37,7 +39,7 @@ impl Vcpu {
             (vmsa::CR0, sregs.cr0 & !CR0_NW_CD),
             (vmsa::CR2, sregs.cr2),
             (vmsa::CR3, sregs.cr3),
-            (vmsa::CR4, sregs.cr4),
+            (vmsa::CR4, sregs.cr4 | CR4_MCE),
             (vmsa::EFER, sregs.efer | EFER_SVME),
             (vmsa::DR6, self.events.dr6),
             (vmsa::DR7, self.registers.debug.dr7),
@@ -125,9 +127,7 @@ mod tests {
     #[test]
     fn registers_after_a_reset_make_the_save_area_of_a_vcpu_that_nobody_touched() {
         let (_, vcpu) = vcpu();
-        let mut expected = SaveArea::default();
-        // What QEMU sets, KVM's reset does not: the machine-check bit of CR4.
-        expected.set(vmsa::CR4, 0);
+        let expected = SaveArea::default();
         let mut got = vcpu.save_area();
         // Linux after a reset has 0x600 or the processor's signature in RDX.
         got.set(vmsa::RDX, 0);

@@ -81,7 +81,7 @@ impl Vcpu {
         }
         if !self.launched {
             let state = self.vm.lock();
-            if !state.initialised || !self.td_can_run(state.launched) {
+            if !state.initialised || state.sev.need_init || !self.td_can_run(state.launched) {
                 return Err(Errno::EINVAL);
             }
             self.launched = state.launched && (!self.vm_type.has_ghcb() || state.sev.is_protected(self.id()));
@@ -161,6 +161,7 @@ impl Vcpu {
     /// `guest_state_protected`: the registers are encrypted, and the host's copies are stale.
     pub(crate) fn state_is_protected(&mut self) -> bool {
         if !self.board.state_protected {
+            // A TD's registers are the TDX module's from the start.
             self.board.state_protected =
                 self.vm_type == VmType::Tdx || self.vm.lock().sev.is_protected(self.id());
         }

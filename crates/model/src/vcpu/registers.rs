@@ -212,6 +212,9 @@ impl Vcpu {
     pub(crate) fn set_special_registers(&mut self, sregs: &SregsHead) -> Result<(), Errno> {
         self.check_sregs(sregs)?;
         self.write_apic_base(sregs.apic_base, false).map_err(|_| Errno::EINVAL)?;
+        if self.is_stale() {
+            return Ok(());
+        }
         let cr8 = if sregs.cr8 & !CR8 == 0 { sregs.cr8 } else { self.cr8() };
         self.registers.sregs = SregsHead { cr8, ..*sregs };
         // The guest reads it as a register of its own; it has been judged.
@@ -270,7 +273,9 @@ impl Vcpu {
     /// Source: Linux v7.2 `arch/x86/kvm/regs.c`, `kvm_vcpu_ioctl_x86_set_sregs2`.
     pub(crate) fn set_sregs2(&mut self, sregs: &Sregs2) -> Result<(), Errno> {
         let has_pdptrs = sregs.flags & SREGS2_FLAGS_PDPTRS_VALID != 0;
-        if sregs.flags & !SREGS2_FLAGS_PDPTRS_VALID != 0 || (has_pdptrs && !is_pae_paging(&sregs.head)) {
+        if sregs.flags & !SREGS2_FLAGS_PDPTRS_VALID != 0
+            || (has_pdptrs && (!is_pae_paging(&sregs.head) || self.is_stale()))
+        {
             return Err(Errno::EINVAL);
         }
         self.set_special_registers(&sregs.head)?;
