@@ -11,6 +11,7 @@ use exeunt_abi::rmp::{npf, vmpl};
 use exeunt_abi::{Errno, Gfn, Gpa, PAGE_SIZE};
 use exeunt_proto::conversion::PageState;
 use exeunt_proto::exit::{Exit, MemoryFault};
+use std::ops::Range;
 
 /// Bytes that one act may read. No instruction reads more, and the engine holds what it reads.
 const MAX_READ_BYTES: usize = 1 << 20;
@@ -226,6 +227,42 @@ impl Memory {
             }
         }
         Ok(Outcome::Done)
+    }
+
+    /// Does an access where memory is, and returns the parts where none is.
+    pub(crate) fn emulate(
+        &mut self,
+        gpa: Gpa,
+        data: &mut [u8],
+        is_write: bool,
+    ) -> Result<Vec<Range<usize>>, Miss> {
+        let mut fragments = Vec::new();
+        for (chunk, gfn, offset) in split_at_pages(gpa, data.len()) {
+            let bytes = data.get_mut(chunk.clone()).unwrap_or_default();
+            match self.touch(gfn, Access::Shared, is_write, 0) {
+                Ok(Backing::User { uaddr }) if is_write => {
+                    let written = self.user.write(uaddr.wrapping_add(offset as u64), bytes);
+                    written.map_err(Miss::Failed)?;
+                    self.mark_dirty(gfn);
+                }
+                Ok(Backing::User { uaddr }) => {
+                    let read = self.user.read(uaddr.wrapping_add(offset as u64), bytes);
+                    read.map_err(Miss::Failed)?;
+                }
+                Ok(Backing::Gmem { file, index }) => {
+                    if let Some(gmem) = self.files.get_mut(file) {
+                        if is_write {
+                            gmem.write(index, offset, bytes);
+                        } else {
+                            gmem.read(index, offset, bytes);
+                        }
+                    }
+                }
+                Err(Miss::Emulate { .. }) => fragments.push(chunk),
+                Err(miss) => return Err(miss),
+            }
+        }
+        Ok(fragments)
     }
 
     /// `PVALIDATE`. EAX is in the lower half of the outcome, the carry flag in bit 32.

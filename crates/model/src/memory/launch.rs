@@ -32,6 +32,11 @@ impl Vmsas {
         self.watched.get_mut(&vcpu).is_some_and(|(_, reload)| std::mem::take(reload))
     }
 
+    /// Whether there is anyone to tell.
+    pub(crate) fn is_any(&self) -> bool {
+        !self.watched.is_empty()
+    }
+
     /// Source: Linux v7.2 `arch/x86/kvm/svm/sev.c`, `sev_gmem_invalidate_range`.
     pub(crate) fn invalidate(&mut self, gfns: Range<u64>) {
         for (gfn, reload) in self.watched.values_mut() {
@@ -40,7 +45,6 @@ impl Vmsas {
     }
 }
 
-#[allow(dead_code, reason = "it is there for the launch commands")]
 impl Memory {
     /// The page of a `guest_memfd` behind a frame, made and prepared at its first use: its host frame.
     ///

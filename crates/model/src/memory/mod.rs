@@ -362,6 +362,10 @@ fn truncate(
         return;
     }
     let indices = indices.start..end;
+    // Frames are assigned and mapped only while their pages are there.
+    if gmem.is_free(indices.clone()) && !vmsas.is_any() {
+        return;
+    }
     for (bound, slot) in gmem.bindings_in(indices.clone()) {
         let Some(slot) = space.numbered(slot) else { continue };
         let Some((_, offset_bytes)) = slot.guest_memfd else { continue };

@@ -1,11 +1,9 @@
 //! Accesses to addresses without memory, of guests that KVM can look into: its emulator does them piece by piece.
 
 use crate::guest::mailbox::{Op, Outcome};
-use crate::memory::split_at_pages;
 use crate::vcpu::{Completion, OnEntry, Step, Vcpu};
-use exeunt_abi::kvm::memory::MEM_READONLY;
+use exeunt_abi::Gpa;
 use exeunt_abi::kvm::run;
-use exeunt_abi::{Errno, Gpa};
 use exeunt_proto::exit::{Exit, Mmio};
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -33,29 +31,16 @@ impl Vcpu {
             Op::Write { gpa, bytes, .. } => (true, *gpa, bytes.clone()),
             _ => return Step::Guest(Outcome::Done),
         };
+        let emulated = self.vm.clone().lock().memory.emulate(gpa, &mut data, is_write);
+        let chunks = match emulated {
+            Ok(chunks) => chunks,
+            Err(miss) => return self.miss(op.clone(), miss),
+        };
         let mut fragments = VecDeque::new();
-        {
-            let vm = self.vm.clone();
-            let mut state = vm.lock();
-            for (chunk, gfn, offset) in split_at_pages(gpa, data.len()) {
-                let at = Gpa(gfn.gpa().0.saturating_add(offset as u64));
-                let part = data.get_mut(chunk.clone()).unwrap_or_default();
-                let is_read_only = state.memory.slot_of(gfn).is_some_and(|slot| slot.has(MEM_READONLY));
-                let done = if is_write && is_read_only {
-                    Err(Errno::EFAULT)
-                } else if is_write {
-                    state.memory.write_shared(at, part)
-                } else {
-                    state.memory.read_shared(at, part)
-                };
-                if done.is_ok() {
-                    continue;
-                }
-                for start in chunk.clone().step_by(FRAGMENT_BYTES) {
-                    let end = start.saturating_add(FRAGMENT_BYTES).min(chunk.end);
-                    let gpa = Gpa(at.0.saturating_add(start.saturating_sub(chunk.start) as u64));
-                    fragments.push_back((start..end, gpa));
-                }
+        for chunk in chunks {
+            for start in chunk.clone().step_by(FRAGMENT_BYTES) {
+                let end = start.saturating_add(FRAGMENT_BYTES).min(chunk.end);
+                fragments.push_back((start..end, Gpa(gpa.0.wrapping_add(start as u64))));
             }
         }
         self.did(|| {

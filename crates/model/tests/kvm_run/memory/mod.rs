@@ -4,6 +4,7 @@ mod dirty_log;
 mod faults;
 mod gmem;
 mod host_view;
+mod mmio;
 mod pre_fault;
 mod rmp;
 mod slots;
