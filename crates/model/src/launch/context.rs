@@ -4,6 +4,9 @@ use super::{Sev, pin};
 use crate::vm::Vm;
 use exeunt_abi::Errno;
 
+/// Regions that a VM can register. The kernel's limit is the memory that a process may lock.
+const REGIONS_MAX: usize = 1 << 16;
+
 impl Vm {
     /// `KVM_MEMORY_ENCRYPT_REG_REGION`: pins memory of the process.
     ///
@@ -19,14 +22,10 @@ impl Vm {
         if state.sev.is_mirror {
             return Err(Errno::EINVAL);
         }
-        pin::check(uaddr, bytes)?;
-        let user = state.memory.user();
-        // Pages are pinned one by one; their first bytes stand for them.
-        let mut at = uaddr;
-        while at < uaddr.saturating_add(bytes) {
-            pin::read_writable(user.as_ref(), at, 1)?;
-            at = (at | 0xfff).saturating_add(1);
+        if state.sev.regions.len() >= REGIONS_MAX {
+            return Err(Errno::ENOMEM);
         }
+        pin::check_writable(state.memory.user().as_ref(), uaddr, bytes)?;
         state.sev.regions.push((uaddr, bytes));
         Ok(())
     }

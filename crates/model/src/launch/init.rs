@@ -6,7 +6,7 @@ use crate::state::VmState;
 use exeunt_abi::kvm::sev::{Init2, id};
 use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::vmsa::sev_features;
-use exeunt_abi::{CertsForm, Dialect, Errno};
+use exeunt_abi::{Dialect, Errno};
 use zerocopy::FromZeros as _;
 
 /// The highest version of the GHCB protocol.
@@ -78,8 +78,7 @@ fn begin(state: &mut VmState, call: &mut Call<'_>, params: &Init2, vm_type: VmTy
 
 /// Source: Linux v7.2 `arch/x86/kvm/svm/sev.c`, `snp_enable_certs`.
 pub(super) fn enable_req_certs(state: &mut VmState) -> Result<(), Errno> {
-    let known = state.kernel.dialect.certs_form() != CertsForm::None;
-    if !known || state.vcpus > 0 || !state.is_snp() || !state.sev.active {
+    if state.vcpus > 0 || !state.is_snp() || !state.sev.active {
         return Err(Errno::EINVAL);
     }
     state.certs_enabled = true;

@@ -127,7 +127,7 @@ pub(super) fn receive_update_data(state: &mut VmState, call: &mut Call<'_>) -> R
     }
     let header = call.blob(params.hdr_uaddr, params.hdr_len, BLOB_BYTES_MAX)?;
     let mut data = call.blob(params.trans_uaddr, params.trans_len, BLOB_BYTES_MAX)?;
-    pin::read_writable(call.user, params.guest_uaddr, params.guest_len.into())?;
+    pin::check_writable(call.user, params.guest_uaddr, params.guest_len.into())?;
     let handle = state.sev.number();
     call.issue_by(state.sev.file, |platform| {
         if params.guest_len != params.trans_len {

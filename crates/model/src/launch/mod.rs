@@ -27,7 +27,7 @@ use exeunt_abi::kvm::sev::snp::{LaunchFinish, LaunchStart, LaunchUpdate, page_ty
 use exeunt_abi::kvm::sev::{self as sev_abi, Init2, LaunchMeasure, SevCmd, id};
 use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::vmsa;
-use exeunt_abi::{Errno, Gpa, PAGE_SIZE};
+use exeunt_abi::{CertsForm, Errno, Gpa, PAGE_SIZE};
 use host::Asid;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -195,6 +195,18 @@ struct Done {
     write_back: bool,
 }
 
+/// Whether this kernel has the command. `INIT2` is younger than the types it is for, but the model makes these in every
+/// dialect.
+fn is_known(state: &VmState, id: u32) -> bool {
+    let dialect = state.kernel.dialect;
+    match id {
+        id::INIT2 => dialect.has_snp() || state.vm_type != VmType::Default,
+        id::SNP_LAUNCH_START..=id::SNP_LAUNCH_FINISH => dialect.has_snp(),
+        id::SNP_ENABLE_REQ_CERTS => dialect.certs_form() != CertsForm::None,
+        _ => true,
+    }
+}
+
 fn run(state: &mut VmState, call: &mut Call<'_>) -> Done {
     let refused = |errno| Done { result: Err(errno), write_back: false };
     let id = call.cmd.id;
@@ -203,6 +215,9 @@ fn run(state: &mut VmState, call: &mut Call<'_>) -> Done {
     }
     if state.sev.is_snp() && id < id::SNP_LAUNCH_START {
         return refused(Errno::EPERM);
+    }
+    if !is_known(state, id) {
+        return refused(Errno::EINVAL);
     }
     let result = match id {
         id::INIT | id::ES_INIT => init::init(state, call),

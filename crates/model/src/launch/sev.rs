@@ -12,6 +12,9 @@ use exeunt_abi::kvm::sev::{
 };
 use exeunt_abi::{Errno, PAGE_SIZE};
 
+/// Bytes that go to the firmware at once: KVM sends runs of pages that follow one another, up to a large page.
+const CHUNK_BYTES: u64 = 2 << 20;
+
 /// The guest's handle in the firmware. It goes with the VM.
 #[derive(Debug)]
 pub(crate) struct Handle {
@@ -57,9 +60,18 @@ pub(super) fn bind(sev: &mut Sev, call: &mut Call<'_>, number: u32) -> Result<()
 pub(super) fn launch_update_data(state: &VmState, call: &mut Call<'_>) -> Result<(), Errno> {
     state.sev.check_guest()?;
     let params: LaunchUpdateData = call.params()?;
-    let data = pin::read_writable(call.user, params.uaddr, params.len.into())?;
+    let len = u64::from(params.len);
+    pin::check(params.uaddr, len)?;
+    pin::check_writable(call.user, params.uaddr, len)?;
     let handle = state.sev.number();
-    call.issue_by(state.sev.file, |platform| platform.sev.launch_update(handle, &data))
+    let mut done = 0;
+    while done < len {
+        let part = len.saturating_sub(done).min(CHUNK_BYTES);
+        let data = pin::read(call.user, params.uaddr.wrapping_add(done), part)?;
+        call.issue_by(state.sev.file, |platform| platform.sev.launch_update(handle, &data))?;
+        done = done.saturating_add(part);
+    }
+    Ok(())
 }
 
 /// `sev_launch_update_vmsa`. A failure leaves the vCPUs before protected.
@@ -191,7 +203,7 @@ pub(super) fn debug(state: &VmState, call: &mut Call<'_>) -> Result<(), Errno> {
         let room = |uaddr: u64| PAGE_SIZE.saturating_sub(uaddr & (PAGE_SIZE - 1));
         let part = room(from).min(room(to)).min(len.saturating_sub(done));
         let bytes = pin::read(call.user, from, part)?;
-        pin::read_writable(call.user, to, part)?;
+        pin::check_writable(call.user, to, part)?;
         call.issue_by(state.sev.file, |platform| platform.sev.debug_allowed(handle))?;
         call.user.write(to, &bytes).map_err(|_| Errno::ENOMEM)?;
         done = done.saturating_add(part);
@@ -203,7 +215,7 @@ pub(super) fn debug(state: &VmState, call: &mut Call<'_>) -> Result<(), Errno> {
 pub(super) fn launch_secret(state: &VmState, call: &mut Call<'_>) -> Result<(), Errno> {
     state.sev.check_guest()?;
     let params: LaunchSecret = call.params()?;
-    pin::read_writable(call.user, params.guest_uaddr, params.guest_len.into())?;
+    pin::check_writable(call.user, params.guest_uaddr, params.guest_len.into())?;
     let mut data = call.blob(params.trans_uaddr, params.trans_len, BLOB_BYTES_MAX)?;
     let header = call.blob(params.hdr_uaddr, params.hdr_len, BLOB_BYTES_MAX)?;
     let handle = state.sev.number();

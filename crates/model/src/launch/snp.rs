@@ -28,6 +28,9 @@ const POLICY_OF_FEATURES: u64 = policy::CXL_ALLOW
 /// The first firmware that knows them.
 const FEATURES_SINCE: (u8, u8) = (1, 58);
 
+/// Pages that one call adds, after which it ends as if a signal had come, so that none takes for ever: 256 MiB.
+const PAGES_AT_ONCE: u64 = 1 << 16;
+
 /// `snp_policy_mask`.
 ///
 /// Source: Linux v7.2 `drivers/crypto/ccp/sev-dev.c`, `sev_get_snp_policy_bits`.
@@ -98,7 +101,7 @@ pub(super) fn update(state: &mut VmState, call: &mut Call<'_>) -> Result<(), Err
     }
     let slot = state.memory.slot_of(Gfn(params.gfn_start)).filter(|slot| slot.guest_memfd.is_some());
     let end = slot.ok_or(Errno::EINVAL)?.range.end();
-    let pages = (params.len / PAGE_SIZE).min(end.0.saturating_sub(params.gfn_start));
+    let pages = (params.len / PAGE_SIZE).min(end.0.saturating_sub(params.gfn_start)).min(PAGES_AT_ONCE);
     // `error` is the firmware's only if no page gets done; until then it stays what the caller put there.
     let error = std::mem::take(&mut call.cmd.error);
     let mut done = 0;

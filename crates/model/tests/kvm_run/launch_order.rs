@@ -70,6 +70,17 @@ fn a_command_without_a_handler_is_invalid_and_nothing_is_written_back() {
 }
 
 #[test]
+fn a_kernel_that_is_older_than_a_command_does_not_know_it() {
+    let old = Kvm::new(kernel(Dialect::Linux6_1)).create_vm(VmType::Default).unwrap();
+    for id in [id::INIT2, id::SNP_LAUNCH_START, id::SNP_LAUNCH_UPDATE, id::SNP_LAUNCH_FINISH] {
+        assert_eq!(op(&old, id), (Err(Errno::EINVAL), 0xdead), "{id}");
+    }
+    let vm = Kvm::new(kernel(Dialect::Linux6_12)).create_vm(VmType::Snp).unwrap();
+    assert_eq!(op(&vm, id::SNP_ENABLE_REQ_CERTS), (Err(Errno::EINVAL), 0xdead));
+    assert_eq!(op(&vm, id::INIT2), (Ok(()), 0xdead), "success leaves what was in `error`");
+}
+
+#[test]
 fn init2_refuses_each_thing_that_does_not_fit_the_type() {
     let init = |vm_type, change: fn(&mut Init2)| {
         let mut params = Init2::new_zeroed();

@@ -385,7 +385,7 @@ fn regions_are_registered_and_forgotten_by_exactly_their_numbers() {
     for vm in [es_on(&psp(9)), vm_on(psp(9))] {
         assert_eq!(vm.register_enc_region(SOURCE, 0), Err(Errno::EINVAL));
         assert_eq!(vm.register_enc_region(u64::MAX, 2), Err(Errno::EINVAL));
-        assert_eq!(vm.register_enc_region(SOURCE, 1 << 40), Err(Errno::ENOMEM));
+        assert_eq!(vm.register_enc_region(SOURCE, 1 << 41), Err(Errno::ENOMEM));
         assert_eq!(vm.register_enc_region(SOURCE, 0x3000), Ok(()));
         assert_eq!(vm.unregister_enc_region(SOURCE, 0x2000), Err(Errno::EINVAL));
         assert_eq!(vm.unregister_enc_region(SOURCE, 0x3000), Ok(()));

@@ -18,6 +18,7 @@ mod ghcb_codes;
 mod ghcb_msr;
 mod hostile;
 mod io;
+mod launch_hostile;
 mod launch_order;
 mod launch_sev;
 mod launch_snp;
