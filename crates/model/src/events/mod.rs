@@ -442,3 +442,34 @@ fn checked_exception(events: &VcpuEvents, payload: bool) -> Result<Exception, Er
         payload: events.exception_payload,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_without_system_management_mode_refuses_it_after_the_rest_is_taken() {
+        let caps = EventCaps { payload: true, waits_for_sipi: false, triple_fault: TripleFaults::On };
+        let bytes: [fn(&mut VcpuEvents); 3] = [
+            |events| events.smi_smm = 1,
+            |events| events.smi_pending = 1,
+            |events| events.smi_smm_inside_nmi = 1,
+        ];
+        for set in bytes {
+            let mut state = EventState { smm: None, ..EventState::new(Host::AMD) };
+            let mut events = VcpuEvents::new_zeroed();
+            events.flags = VALID_SMM | VALID_SHADOW | VALID_TRIPLE_FAULT;
+            (events.exception_injected, events.exception_nr) = (1, Vector::GP);
+            (events.interrupt_shadow, events.nmi_masked, events.triple_fault_pending) = (1, 1, 1);
+            set(&mut events);
+            assert_eq!(state.set(&events, caps, || {}), Err(Errno::EINVAL));
+            assert!(state.exception.injected && state.shadow != 0 && state.nmi.masked, "taken");
+            assert_eq!(state.requests, 0, "neither the triple fault nor a look at the events");
+            let mut plain = events;
+            (plain.smi_smm, plain.smi_pending, plain.smi_smm_inside_nmi) = (0, 0, 0);
+            assert_eq!(state.set(&plain, caps, || {}), Ok(()));
+            assert_eq!(state.requests, request::TRIPLE_FAULT | request::EVENT);
+            assert_ne!(state.get(caps).flags & VALID_SMM, 0, "the flag is reported all the same");
+        }
+    }
+}

@@ -3,8 +3,10 @@
 use crate::world::{Seen, kernel, launched, reason, run_to_halt};
 use exeunt_abi::kvm::caps::Cap;
 use exeunt_abi::kvm::events::{
-    VALID_NMI_PENDING, VALID_PAYLOAD, VALID_SHADOW, VALID_SMM, VALID_TRIPLE_FAULT, VcpuEvents,
+    VALID_NMI_PENDING, VALID_PAYLOAD, VALID_SHADOW, VALID_SIPI_VECTOR, VALID_SMM, VALID_TRIPLE_FAULT,
+    VcpuEvents,
 };
+use exeunt_abi::kvm::mp_state::SIPI_RECEIVED;
 use exeunt_abi::kvm::run::ExitReason;
 use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::{Dialect, Errno};
@@ -243,4 +245,54 @@ fn what_was_injected_reaches_the_guest_and_its_vector_stays_stale() {
     assert_eq!((got.interrupt_injected, got.interrupt_nr), (0, 99));
     let notes = ["takes exception 14", "takes interrupt 99"].map(|note| Note::Did(note.into()));
     assert_eq!(vcpu.take_notes(), notes);
+}
+
+/// An application processor of a VM with local APICs in the kernel, or one without.
+fn application_processor(in_kernel: bool) -> (Vcpu, Vcpu, Seen<u64>) {
+    let vm = Kvm::new(kernel(Dialect::Linux7_2)).create_vm(VmType::Default).unwrap();
+    if in_kernel {
+        vm.create_irqchip().unwrap();
+    }
+    let first = vm.create_vcpu(0, |_| async { Ok(()) }).unwrap();
+    let seen = Seen::new();
+    let log = seen.clone();
+    let program = |cpu: Cpu| async move {
+        log.push(cpu.sipi_vector().map_or(0, u64::from));
+        Ok(())
+    };
+    (first, vm.create_vcpu(0, program).unwrap(), seen)
+}
+
+#[test]
+fn a_startup_vector_is_taken_with_its_flag_where_the_kernel_has_the_apic() {
+    for (flags, vector) in [(0, 0), (VALID_SIPI_VECTOR, 0x9a)] {
+        let (_first, mut vcpu, seen) = application_processor(true);
+        let mut events = VcpuEvents::new_zeroed();
+        (events.flags, events.sipi_vector) = (flags, 0x9a);
+        vcpu.set_events(&events).unwrap();
+        assert_eq!(vcpu.events().unwrap().sipi_vector, 0, "never reported");
+        vcpu.set_mp_state(SIPI_RECEIVED).unwrap();
+        assert_eq!(vcpu.enter(), Err(Errno::EINTR), "the program ends, and the processor halts");
+        assert_eq!(seen.take(), [vector], "flags {flags:#x}");
+    }
+    let (_first, mut vcpu, _) = application_processor(false);
+    assert_eq!(vcpu.set_mp_state(SIPI_RECEIVED), Err(Errno::EINVAL));
+}
+
+#[test]
+fn an_init_is_latched_where_the_kernel_has_the_apic() {
+    for in_kernel in [false, true] {
+        for flags in [0, VALID_SMM] {
+            let (_first, mut vcpu, _) = application_processor(in_kernel);
+            let mut events = VcpuEvents::new_zeroed();
+            // In system management mode it stays latched.
+            (events.flags, events.smi_smm, events.smi_latched_init) = (flags, 1, 1);
+            vcpu.set_events(&events).unwrap();
+            let latched = in_kernel && flags != 0;
+            assert_eq!(vcpu.events().unwrap().smi_latched_init, u8::from(latched));
+            events.smi_latched_init = 0;
+            vcpu.set_events(&events).unwrap();
+            assert_eq!(vcpu.events().unwrap().smi_latched_init, 0);
+        }
+    }
 }

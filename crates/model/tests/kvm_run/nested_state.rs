@@ -8,7 +8,10 @@ use exeunt_abi::{Dialect, Errno, Gpa};
 use exeunt_model::guest::{Cpu, GuestFault};
 use exeunt_model::{Host, Intercepts, Kvm, NestedExit, Slot, Vcpu};
 use exeunt_proto::host::{Events as _, Vcpu as _};
-use zerocopy::FromZeros as _;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::test_runner::Config;
+use zerocopy::{FromBytes as _, FromZeros as _};
 
 const WHOLE: u32 = 128 + 4096;
 const GUEST_MODE: u16 = 1;
@@ -171,5 +174,69 @@ fn a_state_without_l2_takes_it_away() {
         run_to_halt(&mut vcpu);
         assert_eq!(seen.take(), [Ok(())], "the program hears of nothing");
         assert_eq!(vcpu.page().flags, 0);
+    }
+}
+
+/// What a hostile L1 and its L2 do.
+async fn hostile(cpu: Cpu, acts: Vec<u8>) -> Result<(), GuestFault> {
+    for act in acts {
+        let intercepts = Intercepts {
+            exceptions: u32::from(act) << 6,
+            shutdown: act & 1 != 0,
+            page_fault_mask: u32::from(act & 2),
+            page_fault_match: u32::from(act & 4),
+            host_state_fails: act > 0xf0,
+        };
+        match act % 8 {
+            0 | 1 => _ = cpu.enter_l2(Gpa(u64::from(act) << 12), intercepts).await,
+            2 => _ = cpu.exit_l2().await,
+            3 => _ = cpu.port_out(0x80, 1, 0).await,
+            4 => cpu.triple_fault().await,
+            5 => _ = cpu.wrmsr(0xc000_0080, 0).await,
+            6 => cpu.hlt().await,
+            _ => _ = cpu.write_cr4(u64::from(act)).await,
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(Config { cases: 200, failure_persistence: None, ..Config::default() })]
+
+    #[test]
+    fn no_state_and_no_guest_of_guests_panics_or_hangs(
+        is_intel in any::<bool>(),
+        acts in vec(any::<u8>(), 0..40),
+        moves in vec((0u8..5, any::<[u8; 64]>(), vec((0usize..4224, any::<u8>()), 0..8)), 0..40),
+    ) {
+        let host = if is_intel { Host::INTEL } else { Host::AMD };
+        let vm = Kvm::on(host, kernel(Dialect::Linux7_2)).create_vm(VmType::Default).unwrap();
+        vm.add_slot(Slot::shared(0, Gpa(0), 0x8_0000).unwrap()).unwrap();
+        let mut vcpu = vm.create_vcpu(0, |cpu| hostile(cpu, acts)).unwrap();
+        for (action, events, changes) in moves {
+            match action {
+                0 => _ = vcpu.set_events(&VcpuEvents::read_from_bytes(&events).unwrap()),
+                1 => vcpu.raise_triple_fault(),
+                2 => {
+                    let mut state = saved(&vcpu);
+                    for (at, byte) in changes {
+                        if let Some(place) = state.get_mut(at) {
+                            *place = byte;
+                        }
+                    }
+                    if vcpu.set_nested_state(&state).is_ok() {
+                        let read = vcpu.nested_state(WHOLE);
+                        prop_assert_eq!(read.result, Ok(()));
+                    }
+                }
+                3 => _ = vcpu.smi(),
+                _ => _ = vcpu.enter_immediately(),
+            }
+            let entered = vcpu.enter();
+            let is_active = flags(&saved(&vcpu)) & GUEST_MODE != 0;
+            if entered != Err(Errno::EIO) {
+                prop_assert_eq!(vcpu.page().flags & 4 != 0, is_active, "the flag and the state agree");
+            }
+        }
     }
 }
