@@ -282,3 +282,43 @@ fn rep_ins_reads_ahead_1024_bytes_at_most_and_not_past_the_page() {
         port_exits(&mut vcpu, 1).into_iter().map(|(_, size, count, _)| (size, count)).collect();
     assert_eq!(counts, [(4, 256), (4, 256), (4, 88), (1, 3), (1, 2), (4, 1), (4, 1)]);
 }
+
+#[test]
+fn a_plain_guest_s_access_to_no_memory_is_mmio_in_pieces_of_8_bytes_around_what_is_memory() {
+    let vm = launched(Dialect::Linux7_2, VmType::Default);
+    let end = crate::world::MEMORY_BYTES;
+    let seen = Seen::new();
+    let log = seen.clone();
+    let program = |cpu: Cpu| async move {
+        cpu.write(Gpa(0xfee0_0000), &[1, 2, 3, 4], Access::Shared).await?;
+        cpu.write(Gpa(end - 2), &[0xaa; 12], Access::Shared).await?;
+        log.push(cpu.read(Gpa(end - 1), 11, Access::Shared).await?);
+        log.push(cpu.read(Gpa(0xfee0_0ffe), 4, Access::Shared).await?);
+        Ok(())
+    };
+    let mut vcpu = vm.create_vcpu(0, program).unwrap();
+    let mut exits = Vec::new();
+    served(&mut vcpu, |vcpu, entered| {
+        assert_eq!((entered, reason(vcpu)), (Ok(()), ExitReason::MMIO));
+        let mut mmio: Mmio = vcpu.page().payload();
+        if mmio.is_write == 1 {
+            assert!(mmio.data[..mmio.len as usize].iter().all(|byte| *byte != 0));
+        }
+        exits.push((mmio.phys_addr, mmio.len, mmio.is_write));
+        mmio.data = [u8::try_from(exits.len()).unwrap(); 8];
+        vcpu.page_mut().set_payload(&mmio);
+    });
+    let expected = [
+        (0xfee0_0000, 4, 1),
+        (end, 8, 1),
+        (end + 8, 2, 1),
+        (end, 8, 0),
+        (end + 8, 2, 0),
+        (0xfee0_0ffe, 2, 0),
+        (0xfee0_1000, 2, 0),
+    ];
+    assert_eq!(exits, expected, "a piece never crosses a page");
+    let [first, second] = seen.take().try_into().unwrap();
+    assert_eq!(first, [0xaa, 4, 4, 4, 4, 4, 4, 4, 4, 5, 5]);
+    assert_eq!(second, [6, 6, 7, 7]);
+}

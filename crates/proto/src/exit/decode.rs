@@ -26,7 +26,7 @@ pub enum DecodeError {
         /// The byte.
         direction: u8,
     },
-    /// `io.size` is not 1, 2 or 4.
+    /// `io.size` is not 1 to 7.
     IoSize {
         /// The byte.
         size: u8,
@@ -141,7 +141,8 @@ fn io(wire: run::Io) -> Result<Io, DecodeError> {
         run::DIRECTION_OUT => true,
         direction => return Err(DecodeError::IoDirection { direction }),
     };
-    if !matches!(wire.size, 1 | 2 | 4) {
+    // KVM takes the size from three bits that an SEV-ES guest writes, of which more than one may be set.
+    if !matches!(wire.size, 1..=7) {
         return Err(DecodeError::IoSize { size: wire.size });
     }
     let bytes = u64::from(wire.count).saturating_mul(u64::from(wire.size));

@@ -74,7 +74,7 @@ pub enum Exit {
 pub struct Io {
     /// The guest writes to the port.
     pub is_out: bool,
-    /// Bytes of one element: 1, 2 or 4.
+    /// Bytes of one element: 1, 2 or 4, or what an SEV-ES guest makes of the bits for these, up to 7.
     pub size: u8,
     /// The port.
     pub port: u16,

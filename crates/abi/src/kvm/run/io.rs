@@ -17,7 +17,7 @@ pub const DIRECTION_OUT: u8 = 1;
 pub struct Io {
     /// 0 = in, 1 = out.
     pub direction: u8,
-    /// Bytes of one element: 1, 2 or 4.
+    /// Bytes of one element: 1, 2 or 4; KVM takes any number of 3 bits from an SEV-ES guest.
     pub size: u8,
     /// The port.
     pub port: u16,
