@@ -17,6 +17,7 @@ crate::named::named! {
     IA32_SYSENTER_EIP = 0x176, "Where `SYSENTER` goes: EIP.";
     IA32_MCG_CAP = 0x179, "What the machine check can do.";
     IA32_MCG_STATUS = 0x17a, "What the machine check saw.";
+    IA32_MCG_CTL = 0x17b, "Which machine checks are on.";
     IA32_MISC_ENABLE = 0x1a0, "Features of Intel processors that can be turned off.";
     IA32_DEBUGCTLMSR = 0x1d9, "Branch records and single steps over branches.";
     MTRR_FIX64K_00000 = 0x250, "Memory types of 64 KiB ranges.";
@@ -28,6 +29,12 @@ crate::named::named! {
     IA32_XSS = 0xda0, "The supervisor state that `XSAVES` saves.";
     KVM_WALL_CLOCK_NEW = 0x4b56_4d00, "Where KVM writes the time of the boot.";
     KVM_SYSTEM_TIME_NEW = 0x4b56_4d01, "Where KVM writes the time since the boot.";
+    KVM_ASYNC_PF_EN = 0x4b56_4d02, "Where KVM says that a page comes later.";
+    KVM_STEAL_TIME = 0x4b56_4d03, "Where KVM writes the time that others took.";
+    KVM_PV_EOI_EN = 0x4b56_4d04, "Where the end of an interrupt can be written.";
+    KVM_POLL_CONTROL = 0x4b56_4d05, "Whether KVM polls before it blocks.";
+    KVM_ASYNC_PF_INT = 0x4b56_4d06, "The interrupt that says that a page has come.";
+    KVM_ASYNC_PF_ACK = 0x4b56_4d07, "The guest has seen it.";
     EFER = 0xc000_0080, "Extended features.";
     STAR = 0xc000_0081, "Where `SYSCALL` goes: segments.";
     LSTAR = 0xc000_0082, "Where `SYSCALL` goes from 64-bit code.";

@@ -45,10 +45,12 @@ impl Dialect {
         if self.since(5, 16) { 0xe } else { 0x2 }
     }
 
-    /// The quirks of x86 that can be switched off, `KVM_X86_VALID_QUIRKS`.
+    /// The quirks of x86 that can be switched off, `KVM_X86_VALID_QUIRKS`; 0x5ff was read from a Linux 6.18.
     #[must_use]
     pub fn x86_quirks(self) -> u64 {
-        if self.since(6, 14) {
+        if self.since(6, 18) {
+            0x5ff
+        } else if self.since(6, 14) {
             0x1ff
         } else if self.since(6, 12) {
             0xff

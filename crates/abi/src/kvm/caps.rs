@@ -58,6 +58,7 @@ crate::named::named_newtype! {
     TSC_CONTROL = 60, "tsc-control", "The frequency of the time stamp counter can be chosen.";
     GET_TSC_KHZ = 61, "get-tsc-khz", "`KVM_GET_TSC_KHZ`.";
     MAX_VCPUS = 66, "max-vcpus", "How many vCPUs there can be.";
+    ONE_REG = 70, "one-reg", "`KVM_GET_ONE_REG`; on x86 since Linux 6.18.";
     TSC_DEADLINE_TIMER = 72, "tsc-deadline-timer", "The APIC's timer knows the deadline mode.";
     SYNC_REGS = 74, "sync-regs", "Which registers can go along with `KVM_RUN`.";
     KVMCLOCK_CTRL = 76, "kvmclock-ctrl", "`KVM_KVMCLOCK_CTRL`.";
@@ -166,7 +167,7 @@ mod tests {
     #[test]
     fn a_name_leads_back_to_its_number() {
         let known = (0..300).filter(|n| Cap(*n).name().is_some()).count();
-        assert_eq!(known, 126);
+        assert_eq!(known, 127);
         for number in 0..300 {
             if let Some(name) = Cap(number).name() {
                 assert_eq!(Cap::from_name(name), Some(Cap(number)));

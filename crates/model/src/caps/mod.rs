@@ -133,6 +133,7 @@ impl Asked {
             Cap::MULTI_ADDRESS_SPACE => 2,
             Cap::SYNC_REGS if vm_type.is_some_and(VmType::has_protected_state) => 0,
             Cap::SYNC_REGS => SYNC_ALL,
+            Cap::ONE_REG => u64::from(dialect.has_x86_one_reg()),
             Cap::SET_GUEST_DEBUG2 => GUESTDBG_VALID,
             Cap::ADJUST_CLOCK => u64::from(dialect.clock_flags()),
             Cap::MCE => MAX_MCE_BANKS,

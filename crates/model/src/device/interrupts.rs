@@ -30,12 +30,14 @@ pub(crate) struct VcpuBoard {
 }
 
 impl VcpuBoard {
-    pub(crate) fn new(id: u64, pic_in_kernel: bool) -> Self {
+    pub(crate) fn new(id: u64, is_bsp: bool, pic_in_kernel: bool) -> Self {
         let mut lapic = Box::new([0; LAPIC_BYTES]);
         let id = u32::try_from(id & 0xff).unwrap_or(0) << 24;
         // Id, version with six local vectors, destination format, spurious vector; the local vectors are masked.
         let registers = [(0x20, id), (0x30, 0x5_0014), (0xe0, u32::MAX), (0xf0, 0xff)];
-        let masked = (0x320..0x380).step_by(16).map(|at| (at, 0x1_0000));
+        // The first processor takes the PIC's interrupts through its pin LINT0.
+        let vector = |at| if is_bsp && at == 0x350 { 0x700 } else { 0x1_0000 };
+        let masked = (0x320..0x380).step_by(16).map(|at| (at, vector(at)));
         for (at, value) in registers.into_iter().chain(masked) {
             lapic.iter_mut().skip(at).zip(value.to_le_bytes()).for_each(|(to, from)| *to = from);
         }

@@ -1,6 +1,7 @@
 //! `KVM_GET_MSRS`, `KVM_SET_MSRS`, and the lists of registers.
 
 use super::call::Call;
+use crate::events::MachineChecks;
 use crate::vcpu::Vcpu;
 use crate::vcpu::msr_store::MsrStore;
 use exeunt_abi::Errno;
@@ -96,7 +97,10 @@ impl Call<'_> {
         let list: Vec<u32> = if features {
             FEATURES.iter().map(|(index, _)| *index).collect()
         } else {
-            TO_SAVE.into_iter().filter(|index| MsrStore::knows(*index)).collect()
+            TO_SAVE
+                .into_iter()
+                .filter(|index| MsrStore::knows(*index) || MachineChecks::has(*index))
+                .collect()
         };
         let nmsrs = u32::try_from(list.len()).unwrap_or(u32::MAX);
         self.put(&MsrList { nmsrs })?;

@@ -3,6 +3,7 @@
 use super::{Exception, Vector, request};
 use crate::vcpu::Vcpu;
 use exeunt_abi::Errno;
+use exeunt_abi::msr_index as msr;
 
 /// An error that userspace reports: `struct kvm_x86_mce`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,6 +53,12 @@ const MAX_BANKS: usize = 32;
 /// Bits of the capability register that hold the number of banks, and bits that KVM does not look at.
 const BANK_COUNT: u64 = 0xff;
 const NOT_CHECKED: u64 = 0xff_0000;
+/// `MSR_IA32_MC0_CTL`, and the last register of the last bank.
+const FIRST_BANK: u32 = 0x400;
+const LAST_BANK: u32 = 0x47f;
+/// The first two registers of a bank.
+const CTL: usize = 0;
+const STATUS: usize = 1;
 /// `CR4.MCE`.
 const CR4_MCE: u64 = 1 << 6;
 
@@ -72,6 +79,66 @@ impl Default for MachineChecks {
     /// A vCPU that was just made. Its banks are off until `KVM_X86_SETUP_MCE`.
     fn default() -> Self {
         Self { cap: MAX_BANKS as u64, ctl: 0, status: 0, banks: [[0; 4]; MAX_BANKS] }
+    }
+}
+
+impl MachineChecks {
+    /// Whether a register is one of machine checks.
+    pub(crate) const fn has(index: u32) -> bool {
+        matches!(index, msr::IA32_MCG_CAP..=msr::IA32_MCG_CTL | FIRST_BANK..=LAST_BANK)
+    }
+
+    /// A register of machine checks. `None` for one of a bank that is not there, or a control register that is not.
+    ///
+    /// Source: Linux v7.2 `arch/x86/kvm/x86.c`, `get_msr_mce`.
+    pub(crate) fn read(&self, index: u32) -> Option<u64> {
+        match index {
+            msr::IA32_MCG_CAP => Some(self.cap),
+            msr::IA32_MCG_STATUS => Some(self.status),
+            msr::IA32_MCG_CTL => Some(self.ctl),
+            _ => {
+                let (bank, register) = Self::place(index);
+                self.banks.get(..self.count())?.get(bank)?.get(register).copied()
+            }
+        }
+    }
+
+    /// Controls are all or nothing; of a bank's, two bits may be clear all the same, as old guests clear them.
+    ///
+    /// Source: Linux v7.2 `arch/x86/kvm/x86.c`, `set_msr_mce`.
+    pub(crate) fn write(&mut self, index: u32, value: u64, by_guest: bool) -> Option<()> {
+        match index {
+            msr::IA32_MCG_CAP => return None,
+            msr::IA32_MCG_STATUS => self.status = value,
+            msr::IA32_MCG_CTL if !matches!(value, 0 | u64::MAX) => return None,
+            msr::IA32_MCG_CTL if self.cap & bits::CAP_CTL_P == 0 && (by_guest || value != 0) => return None,
+            msr::IA32_MCG_CTL => self.ctl = value,
+            _ => {
+                let (bank, register) = Self::place(index);
+                let refused = match register {
+                    CTL => value != 0 && value | 1 << 10 | 1 != u64::MAX,
+                    STATUS => by_guest && value != 0,
+                    _ => false,
+                };
+                let count = self.count();
+                let to = self.banks.get_mut(..count)?.get_mut(bank)?.get_mut(register)?;
+                if refused {
+                    return None;
+                }
+                *to = value;
+            }
+        }
+        Some(())
+    }
+
+    fn count(&self) -> usize {
+        usize::try_from(self.cap & BANK_COUNT).unwrap_or(0)
+    }
+
+    /// The bank of a register, and which of its four it is.
+    fn place(index: u32) -> (usize, usize) {
+        let offset = usize::try_from(index.saturating_sub(FIRST_BANK)).unwrap_or(usize::MAX);
+        (offset / 4, offset % 4)
     }
 }
 

@@ -209,7 +209,7 @@ impl Vcpu {
             warnings: 0,
             completions: (0, 0),
             registers: Registers::after_reset(is_bsp),
-            board: VcpuBoard::new(id, platform.irqchip.has_pic()),
+            board: VcpuBoard::new(id, is_bsp, platform.irqchip.has_pic()),
             sync: Box::new(SyncRegs::new_zeroed()),
         }
     }

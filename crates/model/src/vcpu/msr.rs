@@ -3,6 +3,7 @@
 use super::cpuid::low;
 use super::msr_store::MsrRefusal;
 use super::xstate;
+use crate::events::MachineChecks;
 use crate::guest::GuestFault;
 use crate::guest::mailbox::Outcome;
 use crate::tdx;
@@ -261,6 +262,7 @@ impl Vcpu {
         match Self::x2apic_number(index) {
             Some(number) => self.read_x2apic(number),
             None if index == msr::IA32_APICBASE => Ok(self.apic.base),
+            None if MachineChecks::has(index) => self.machine_checks.read(index).ok_or(MsrRefusal::Invalid),
             None => self.msrs.get(index, &self.cpuid),
         }
     }
@@ -277,6 +279,9 @@ impl Vcpu {
         }
         if index == msr::IA32_APICBASE {
             return self.write_apic_base(value, by_guest);
+        }
+        if MachineChecks::has(index) {
+            return self.machine_checks.write(index, value, by_guest).ok_or(MsrRefusal::Invalid);
         }
         self.msrs.set(index, value, &self.cpuid)?;
         if index == msr::IA32_XSS {

@@ -80,6 +80,13 @@ const fn rule(index: u32) -> Option<(Rule, u64)> {
         | msr::FS_BASE
         | msr::GS_BASE
         | msr::KERNEL_GS_BASE => (Rule::Canonical, 0),
+        // Bits 4 and 5 are reserved, and bits 1 to 5; the rest is an address.
+        msr::KVM_ASYNC_PF_EN => (Rule::Only(!0x30), 0),
+        msr::KVM_STEAL_TIME => (Rule::Only(!0x3e), 0),
+        msr::KVM_PV_EOI_EN => (Rule::Only(!0x2), 0),
+        msr::KVM_POLL_CONTROL => (Rule::Only(0x1), 1),
+        msr::KVM_ASYNC_PF_INT => (Rule::Only(0xff), 0),
+        msr::KVM_ASYNC_PF_ACK => (Rule::Ignored(0), 0),
         msr::SYSCALL_MASK => (Rule::Keeps(0xffff_ffff), 0),
         // PEBS and BTS are not available.
         msr::IA32_MISC_ENABLE => (Rule::Any, 1 << 12 | 1 << 11),

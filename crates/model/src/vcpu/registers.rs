@@ -3,6 +3,7 @@
 //! Guests written as programs use few of them; they are here for the VMM, which sets, saves and restores them.
 
 use crate::events::{Interrupt, request};
+use crate::vcpu::xstate::HOST_XCR0;
 use crate::vcpu::{MpState, Vcpu};
 use exeunt_abi::Errno;
 use exeunt_abi::kvm::regs::{
@@ -89,9 +90,9 @@ impl Registers {
         let regs = Regs { rflags: RFLAGS_FIXED, ..Regs::default() };
         let debug = DebugRegs { dr6: 0xffff_0ff0, dr7: 0x400, ..DebugRegs::default() };
         let mut xsave = Box::new([0; XSAVE_BYTES]);
-        // The control word of the x87, and MXCSR.
-        for (at, bytes) in [(0, 0x037fu32.to_le_bytes()), (24, 0x1f80u32.to_le_bytes())] {
-            xsave.iter_mut().skip(at).zip(bytes).for_each(|(to, from)| *to = from);
+        // The control word of the x87, MXCSR and its mask, and what software finds of the components.
+        for (at, word) in [(0, 0x037f), (24, 0x1f80), (28, 0xffff), (464, HOST_XCR0)] {
+            xsave.iter_mut().skip(at).zip(word.to_le_bytes()).take(4).for_each(|(to, from)| *to = from);
         }
         Self { is_bsp, regs, sregs, debug, xsave, pdptrs: [0; 4], guest_debug: 0 }
     }

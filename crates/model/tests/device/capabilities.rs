@@ -60,7 +60,7 @@ fn flags_and_unknown_bits_of_arguments_are_einval() {
         (Cap::EXIT_ON_EMULATION_FAILURE, 1),
         (Cap::PMU_CAPABILITY, 1),
         (Cap::HALT_POLL, 0xffff_ffff),
-        (Cap::DISABLE_QUIRKS2, 0x1ff),
+        (Cap::DISABLE_QUIRKS2, 0x5ff),
     ];
     for (cap, mask) in masks {
         for bit in 0..64 {

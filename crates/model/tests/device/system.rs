@@ -153,3 +153,48 @@ fn dev_sev_answers_a_command_for_the_platform_and_no_other_ioctl() {
     let intel = Process::on(Dialect::Linux7_2, Host::INTEL);
     assert_eq!(intel.device.open(Path::Sev), Err(Errno::ENOENT));
 }
+
+#[test]
+fn what_qemu_writes_into_a_vcpu_it_was_given_is_taken_to_the_last_register() {
+    let process = Process::new();
+    let vcpu = process.vcpu(process.vm(exeunt_abi::kvm::vm_type::VmType::Default), 0);
+    assert_eq!(process.with(vcpu, nr::KVM_X86_SETUP_MCE, &(1u64 << 8 | 0xa)), Ok(0));
+    let zero = [
+        0x174,
+        0x175,
+        0x176,
+        0xc000_0081,
+        0xc001_0117,
+        0x10,
+        0xc000_0083,
+        0xc000_0102,
+        0xc000_0084,
+        0xc000_0082,
+        0x12,
+        0x11,
+        0x4b56_4d02,
+        0x4b56_4d06,
+        0x4b56_4d04,
+        0x4b56_4d03,
+        0x2ff,
+        0x250,
+        0x258,
+        0x26f,
+        0x200,
+        0x20f,
+        0x17a,
+    ];
+    let mut entries: Vec<MsrEntry> =
+        zero.into_iter().map(|index| MsrEntry { index, reserved: 0, data: 0 }).collect();
+    let others = [(0x277, 0x0007_0406_0007_0406), (0x1a0, 1), (0x4b56_4d05, 1), (0x17b, u64::MAX)];
+    entries.extend(others.map(|(index, data)| MsrEntry { index, reserved: 0, data }));
+    entries.extend((0x400..0x428).step_by(4).map(|index| MsrEntry { index, reserved: 0, data: u64::MAX }));
+    entries.extend((0x401..0x428).step_by(4).map(|index| MsrEntry { index, reserved: 0, data: 0 }));
+    let count = u32::try_from(entries.len()).unwrap();
+    let argument = [&u64::from(count).to_le_bytes()[..], entries.as_bytes()].concat();
+    assert_eq!(process.with(vcpu, nr::KVM_SET_MSRS, &*argument), Ok(count));
+    assert_eq!(process.ioctl(vcpu, nr::KVM_GET_MSRS, ARG), Ok(count));
+    let behind = MsrEntry { index: 0x428, reserved: 0, data: 0 };
+    let argument = [&1u64.to_le_bytes()[..], behind.as_bytes()].concat();
+    assert_eq!(process.with(vcpu, nr::KVM_SET_MSRS, &*argument), Ok(0), "the bank behind the last");
+}
