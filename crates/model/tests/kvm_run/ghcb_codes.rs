@@ -1,14 +1,16 @@
 //! What each exit code of a request by page does.
 
 use crate::asked::{Ask, answers, asking, infos, served};
-use crate::world::{GHCB, launched, reason, run_to_halt, snp};
+use crate::world::{GHCB, Seen, launched, reason, run_to_halt, snp};
 use exeunt_abi::ghcb::exit_code::{self, ap_jump_table, ioio};
+use exeunt_abi::ghcb::msr;
 use exeunt_abi::ghcb::page::{self, Field, malformed};
 use exeunt_abi::kvm::cpuid::{CpuidEntry2, FLAG_SIGNIFICANT_INDEX};
 use exeunt_abi::kvm::run::{ExitReason, Hypercall, InternalError, suberror};
 use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::{Dialect, Errno, Gpa};
 use exeunt_model::Vm;
+use exeunt_model::guest::snp::Ghcb;
 use exeunt_model::guest::{Access, Cpu, GuestFault};
 use exeunt_proto::host::Vcpu as _;
 
@@ -316,4 +318,51 @@ fn codes_of_features_that_kvm_does_not_offer_are_no_events() {
     ];
     let asks = NOT_OFFERED.map(|code| Ask::new(code, [0, 0], &[(page::SW_SCRATCH, SCRATCH)])).to_vec();
     assert_eq!(infos(&snp(), asks), [[2, malformed::INVALID_EVENT]; 6]);
+}
+
+#[test]
+fn a_request_that_is_refused_has_taken_xcr0_over_already() {
+    let vm = snp();
+    let seen = Seen::new();
+    let log = seen.clone();
+    let program = |cpu: Cpu| async move {
+        let ghcb = Ghcb::at(GHCB);
+        let refused = ghcb.request(&cpu, exit_code::HV_FEATURES, [0, 0], &[(page::XCR0, 7)]).await?;
+        cpu.vmgexit(GHCB.0 | msr::REGISTER_GPA_REQUEST).await?;
+        // An XCR0 that is not taken, so that the one of before counts.
+        let fields = [(page::RAX, 0xd), (page::RCX, 0), (page::XCR0, 2)];
+        let size = ghcb.request(&cpu, exit_code::CPUID, [0, 0], &fields).await?.rbx;
+        log.push([refused.info_1, refused.info_2, size]);
+        Ok(())
+    };
+    let mut vcpu = vm.create_vcpu(0, program).unwrap();
+    vcpu.set_cpuid2(&[leaf(0xd, Some(0), [7, 0, 0, 0])]).unwrap();
+    run_to_halt(&mut vcpu);
+    assert_eq!(seen.take(), [[2, malformed::NOT_REGISTERED, 832]]);
+}
+
+#[test]
+fn an_instruction_that_leaves_the_guest_is_a_vc_in_sev_es_guests_and_emulated_in_plain_ones() {
+    for vm_type in [VmType::Snp, VmType::SevEs, VmType::Default] {
+        let seen = Seen::new();
+        let log = seen.clone();
+        let program = |cpu: Cpu| async move {
+            log.push(cpu.cpuid(1, 0).await);
+            log.push(cpu.rdmsr(0x174).await.map(|_| [0; 4]));
+            log.push(cpu.wrmsr(0x174, 0).await.map(|()| [0; 4]));
+            log.push(cpu.vmmcall(99, [0; 4]).await.map(|_| [0; 4]));
+            log.push(cpu.port_out(0x80, 1, 0).await.map(|()| [0; 4]));
+            log.push(cpu.port_out_string(0x80, 1, GHCB, 1).await.map(|()| [0; 4]));
+            Ok(())
+        };
+        let mut vcpu = launched(Dialect::Linux7_2, vm_type).create_vcpu(0, program).unwrap();
+        vcpu.set_cpuid2(&[leaf(1, None, [1, 2, 3, 4])]).unwrap();
+        served(&mut vcpu, |vcpu, _| assert_eq!((vm_type, reason(vcpu)), (VmType::Default, ExitReason::IO)));
+        let got = seen.take();
+        if vm_type == VmType::Default {
+            assert_eq!(got, [Ok([1, 2, 3, 4]), Ok([0; 4]), Ok([0; 4]), Ok([0; 4]), Ok([0; 4]), Ok([0; 4])]);
+        } else {
+            assert_eq!(got, [Err(GuestFault::VmmCommunication); 6], "{vm_type:?}");
+        }
+    }
 }
