@@ -46,6 +46,9 @@ mod number {
     pub(super) const SELF_IPI: u32 = 0x3f;
 }
 
+/// The number of the command register's upper half, which x2APIC mode does not have.
+const INTERRUPT_COMMAND_HIGH: u32 = 0x31;
+
 /// The masked bit of a local vector, as after a reset.
 const LVT_MASKED: u32 = 1 << 16;
 /// The version that KVM shows: 0x14, with 6 local vectors.
@@ -91,6 +94,53 @@ impl ApicRegisters {
         self.base & (BASE_ENABLE | BASE_X2APIC) == BASE_ENABLE | BASE_X2APIC
     }
 
+    /// The task priority.
+    pub(crate) fn task_priority(&self) -> u32 {
+        self.others.get(&number::TASK_PRIORITY).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn set_task_priority(&mut self, priority: u32) {
+        self.others.insert(number::TASK_PRIORITY, priority & 0xff);
+    }
+
+    /// Writes the registers into the APIC's page; what the model does not keep stays as it is there.
+    pub(crate) fn write_page(&self, page: &mut [u8]) {
+        let [low, high] = halves(self.interrupt_command);
+        let commands = [(number::INTERRUPT_COMMAND, low), (INTERRUPT_COMMAND_HIGH, high)];
+        let requested = self.requested.iter().flat_map(|word| halves(*word));
+        let fixed = [(number::SPURIOUS, self.spurious), (number::TASK_PRIORITY, self.task_priority())];
+        let registers = fixed
+            .into_iter()
+            .chain(commands)
+            .chain((number::REQUESTED..).zip(requested))
+            .chain(self.others.iter().map(|(number, word)| (*number, *word)));
+        for (number, word) in registers {
+            let at = usize::try_from(number << 4).unwrap_or(usize::MAX);
+            page.iter_mut().skip(at).zip(word.to_le_bytes()).for_each(|(to, from)| *to = from);
+        }
+    }
+
+    /// Takes the registers over from the APIC's page. Returns whether the APIC is enabled.
+    ///
+    /// Source: Linux v7.2 `arch/x86/kvm/lapic.c`, `kvm_apic_set_state`.
+    pub(crate) fn read_page(&mut self, page: &[u8]) -> bool {
+        let word = |number: u32| {
+            let at = usize::try_from(number << 4).unwrap_or(usize::MAX);
+            page.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |word| u32::from_le_bytes(*word))
+        };
+        self.spurious = word(number::SPURIOUS) & SPIV_BITS;
+        self.interrupt_command =
+            u64::from(word(INTERRUPT_COMMAND_HIGH)) << 32 | u64::from(word(number::INTERRUPT_COMMAND));
+        self.set_task_priority(word(number::TASK_PRIORITY));
+        let kept =
+            (number::LVT_TIMER..=number::LVT_ERROR).chain([number::TIMER_INITIAL, number::TIMER_DIVIDE]);
+        self.others.extend(kept.map(|number| (number, word(number))));
+        for (requested, first) in self.requested.iter_mut().zip((number::REQUESTED..).step_by(2)) {
+            *requested = u64::from(word(first | 1)) << 32 | u64::from(word(first));
+        }
+        self.spurious & SPIV_ENABLED != 0
+    }
+
     /// The interrupt with the highest priority, taken.
     pub(super) fn take_interrupt(&mut self) -> Option<u8> {
         let (index, word) = self.requested.iter_mut().enumerate().rev().find(|(_, word)| **word != 0)?;
@@ -98,6 +148,12 @@ impl ApicRegisters {
         *word &= !(1 << bit);
         u8::try_from(index.saturating_mul(64).saturating_add(bit as usize)).ok()
     }
+}
+
+/// The low and the high half of a word.
+const fn halves(word: u64) -> [u32; 2] {
+    let [a, b, c, d, e, f, g, h] = word.to_le_bytes();
+    [u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h])]
 }
 
 impl Vcpu {

@@ -60,12 +60,17 @@ impl Call<'_> {
             nr::KVM_GET_LAPIC | nr::KVM_SET_LAPIC | nr::KVM_SET_VAPIC_ADDR if !has_lapic => {
                 Err(Errno::EINVAL)
             }
-            nr::KVM_GET_LAPIC => {
-                vcpu.check_open_lapic().and_then(|()| self.put(&*vcpu.board.lapic)).map(|()| 0)
-            }
+            nr::KVM_GET_LAPIC => vcpu.check_open_lapic().and_then(|()| {
+                vcpu.take_inbox();
+                let Vcpu { apic, board, .. } = vcpu;
+                apic.write_page(&mut *board.lapic);
+                self.put(&*vcpu.board.lapic).map(|()| 0)
+            }),
             nr::KVM_SET_LAPIC => self.get::<[u8; LAPIC_BYTES]>().and_then(|lapic| {
                 vcpu.check_open_lapic()?;
                 *vcpu.board.lapic = lapic;
+                let is_enabled = vcpu.apic.read_page(&lapic);
+                vcpu.peer.enable_apic(is_enabled);
                 Ok(0)
             }),
             nr::KVM_SET_VAPIC_ADDR => self.set_vapic_addr(vcpu),

@@ -193,9 +193,9 @@ impl Vcpu {
         self.events.request(request::EVENT);
     }
 
-    /// CR8: the task priority of a local APIC in userspace.
-    pub(crate) const fn cr8(&self) -> u64 {
-        self.registers.sregs.cr8
+    /// CR8: the task priority of the local APIC, wherever that is.
+    pub(crate) fn cr8(&self) -> u64 {
+        if self.has_apic() { u64::from(self.apic.task_priority() >> 4) } else { self.registers.sregs.cr8 }
     }
 
     /// Source: Linux v7.2 `arch/x86/kvm/regs.c`, `kvm_set_cr8`.
@@ -204,6 +204,9 @@ impl Vcpu {
             return Err(Errno::EINVAL);
         }
         self.registers.sregs.cr8 = cr8;
+        if self.has_apic() {
+            self.apic.set_task_priority(u32::try_from(cr8 << 4).unwrap_or(0));
+        }
         Ok(())
     }
 
@@ -216,8 +219,10 @@ impl Vcpu {
         if self.is_stale() {
             return Ok(());
         }
-        let cr8 = if sregs.cr8 & !CR8 == 0 { sregs.cr8 } else { self.cr8() };
-        self.registers.sregs = SregsHead { cr8, ..*sregs };
+        let before = self.cr8();
+        self.registers.sregs = SregsHead { cr8: before, ..*sregs };
+        // One that is no CR8 is dropped.
+        let _ = self.set_cr8(sregs.cr8);
         // The guest reads it as a register of its own; it has been judged.
         let _ = self.msrs.set(EFER, sregs.efer, &self.cpuid);
         self.events.cr2 = sregs.cr2;

@@ -224,6 +224,21 @@ fn a_message_for_nobody_reads_as_eperm() {
 }
 
 #[test]
+fn a_message_waits_in_the_local_apic_that_is_on() {
+    let (process, vm) = with_irqchip();
+    let vcpu = process.vcpu(vm, 0);
+    let msi = Msi { address_lo: 0xfee0_0000, data: 0x45, ..Msi::default() };
+    assert_eq!(process.with(vm, nr::KVM_SIGNAL_MSI, &msi), Err(Errno::EPERM), "off after a reset");
+    assert_eq!(process.ioctl(vcpu, nr::KVM_GET_LAPIC, ARG), Ok(0));
+    let mut lapic: [u8; 1024] = process.argument();
+    lapic[0xf1] |= 1;
+    assert_eq!(process.with(vcpu, nr::KVM_SET_LAPIC, &lapic), Ok(0));
+    assert_eq!(process.with(vm, nr::KVM_SIGNAL_MSI, &msi), Ok(1));
+    assert_eq!(process.ioctl(vcpu, nr::KVM_GET_LAPIC, ARG), Ok(0));
+    assert_eq!(process.argument::<[u8; 1024]>()[0x220], 1 << 5, "requested: bit 5 of the third word");
+}
+
+#[test]
 fn zones_of_gathered_writes_are_ports_or_memory() {
     let process = Process::new();
     let vm = process.vm(VmType::Default);

@@ -185,6 +185,13 @@ fn the_local_apic_of_userspace_has_no_registers_here() {
     assert_eq!(process.with(vcpu, nr::KVM_SET_LAPIC, &lapic), Ok(0));
     assert_eq!(process.ioctl(vcpu, nr::KVM_GET_LAPIC, ARG), Ok(0));
     assert_eq!(process.argument::<[u8; 1024]>(), lapic);
+    assert_eq!(process.ioctl(vcpu, nr::KVM_GET_SREGS, ARG), Ok(0));
+    let mut sregs: Sregs = process.argument();
+    assert_eq!(sregs.head.cr8, 2, "the task priority");
+    sregs.head.cr8 = 9;
+    assert_eq!(process.with(vcpu, nr::KVM_SET_SREGS, &sregs), Ok(0));
+    assert_eq!(process.ioctl(vcpu, nr::KVM_GET_LAPIC, ARG), Ok(0));
+    assert_eq!(process.argument::<[u8; 1024]>()[0x80], 0x90);
     assert_eq!(process.with(vcpu, nr::KVM_SET_MP_STATE, &mp_state::HALTED), Ok(0));
     assert_eq!(process.with(vcpu, nr::KVM_SET_VAPIC_ADDR, &0x1000u64), Err(Errno::EINVAL), "no memory there");
 }
