@@ -91,6 +91,11 @@ impl VmState {
         self.kernel.arch == Arch::X86 && !self.host.is_intel()
     }
 
+    /// The guest is one of SEV-ES or SNP.
+    pub(crate) fn is_es(&self) -> bool {
+        self.vm_type.has_ghcb() || self.sev.is_es
+    }
+
     pub(crate) fn is_snp(&self) -> bool {
         self.vm_type == VmType::Snp
     }

@@ -97,7 +97,7 @@ impl Vcpu {
         let signature = self.cpuid.find(1, 0).map_or(SIGNATURE, |entry| entry.eax);
         self.regs = Regs { rdx: u64::from(signature), rip: RESET_RIP, ..Regs::default() };
         self.update_vmsa();
-        if !self.vm_type.has_protected_state() {
+        if !self.is_es && !self.vm_type.has_protected_state() {
             self.raised = None;
             self.restart_program();
         }
@@ -107,7 +107,7 @@ impl Vcpu {
     /// `sev_vcpu_deliver_sipi_vector`.
     fn deliver_sipi(&mut self, vector: u8) {
         self.guest.view().set_sipi_vector(vector);
-        if !self.vm_type.has_protected_state() {
+        if !self.is_es && !self.vm_type.has_protected_state() {
             self.registers.start_at(vector);
             self.regs.rip = u64::from(vector) << 12;
             return;

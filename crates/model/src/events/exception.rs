@@ -140,7 +140,7 @@ impl Vcpu {
         let exception = std::mem::take(&mut events.exception.injected).then_some(events.exception.nr);
         let interrupt = std::mem::take(&mut events.interrupt.injected).then_some(events.interrupt.nr);
         let nmi = std::mem::take(&mut events.nmi.injected);
-        if nmi && self.vm_type.has_protected_state() {
+        if nmi && (self.is_es || self.vm_type.has_protected_state()) {
             // The guest says when its handler is done.
             events.nmi.masked = true;
         }

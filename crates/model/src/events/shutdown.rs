@@ -52,7 +52,7 @@ impl Vcpu {
             return Step::Resume;
         }
         self.on_entry = Some(OnEntry::Nothing);
-        if self.vm_type.has_protected_state() {
+        if self.is_es || self.vm_type.has_protected_state() {
             self.shut_down = true;
         } else if !self.is_intel() {
             self.reset_by_init();

@@ -65,8 +65,8 @@ impl GhcbState {
     /// The state of a vCPU that was just made. The MSR presents the answer to the version request; an INIT leaves it.
     ///
     /// Source: Linux v7.2 `arch/x86/kvm/svm/sev.c`, `sev_es_vcpu_reset`.
-    pub(crate) const fn after_reset(state: &VmState) -> Self {
-        let is_es = state.vm_type.has_protected_state();
+    pub(crate) fn after_reset(state: &VmState) -> Self {
+        let is_es = state.is_es();
         Self {
             msr: if is_es { sev_info_response(state.ghcb_version) } else { 0 },
             registered: 0,

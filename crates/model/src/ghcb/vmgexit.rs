@@ -21,7 +21,7 @@ const CPUID_XSAVE: u64 = 0xd;
 impl Vcpu {
     /// The guest wrote the GHCB MSR and executed `VMGEXIT`.
     pub(crate) fn vmgexit(&mut self, ghcb_msr: u64) -> Step {
-        if !self.vm_type.has_ghcb() {
+        if !self.is_es {
             return Step::Guest(Outcome::Fault(self.not_emulated()));
         }
         self.on_entry = Some(OnEntry::GhcbMsr);

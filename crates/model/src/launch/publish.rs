@@ -23,7 +23,7 @@ impl Vcpu {
     ///
     /// Source: Linux v7.2 `arch/x86/kvm/svm/sev.c`, `sev_es_sync_vmsa`.
     pub(crate) fn publish_registers(&self) {
-        if !self.vm_type.has_ghcb() {
+        if !self.is_es {
             return;
         }
         let debugged = self.registers.guest_debug != 0 || self.registers.debug.dr7 & !DR7_FIXED != 0;

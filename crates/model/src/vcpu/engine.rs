@@ -120,7 +120,7 @@ impl Vcpu {
     }
 
     pub(crate) fn is_plain_x86(&self) -> bool {
-        self.kernel.arch == Arch::X86 && !self.vm_type.has_protected_state()
+        self.kernel.arch == Arch::X86 && !self.is_es && self.vm_type != VmType::Tdx
     }
 
     /// The exception of an instruction that leaves the guest, in a guest that the host cannot look into, or of one
@@ -128,7 +128,7 @@ impl Vcpu {
     pub(crate) fn not_emulated(&self) -> GuestFault {
         match self.kernel.arch {
             Arch::X86 if self.vm_type == VmType::Tdx => GuestFault::VirtualizationException { gpa: 0 },
-            Arch::X86 if self.vm_type.has_protected_state() => GuestFault::VmmCommunication,
+            Arch::X86 if self.is_es => GuestFault::VmmCommunication,
             Arch::X86 => GuestFault::GeneralProtection,
             _ => GuestFault::InvalidOpcode,
         }

@@ -84,7 +84,7 @@ impl Vcpu {
             if !state.initialised || state.sev.need_init || !self.td_can_run(state.launched) {
                 return Err(Errno::EINVAL);
             }
-            self.launched = state.launched && (!self.vm_type.has_ghcb() || state.sev.is_protected(self.id()));
+            self.launched = state.launched && (!self.is_es || state.sev.is_protected(self.id()));
         }
         Ok(())
     }

@@ -79,10 +79,14 @@ pub(crate) enum OnEntry {
 
 /// A vCPU of the model. It meets a VMM half as [`host::Vcpu`] and [`host::Events`].
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Vcpu {
     pub(crate) vm: Vm,
     pub(crate) kernel: Kernel,
     pub(crate) vm_type: VmType,
+    /// The guest is one of SEV-ES or SNP: it has a GHCB, and its registers can be encrypted. `KVM_SEV_ES_INIT` makes such
+    /// guests of VMs of the default type.
+    pub(crate) is_es: bool,
     /// The VM has been launched. It stays so, and is asked for only until then.
     pub(crate) launched: bool,
     id: u64,
@@ -157,9 +161,10 @@ impl Vcpu {
         P: FnOnce(Cpu) -> F,
         F: Future<Output = Result<(), GuestFault>> + Send + 'static,
     {
-        let (kernel, host, vm_type, platform, ghcb) = {
+        let (kernel, host, vm_type, is_es, platform, ghcb) = {
             let state = vm.lock();
-            (state.kernel, state.host, state.vm_type, state.platform, GhcbState::after_reset(&state))
+            let (vm_type, is_es, ghcb) = (state.vm_type, state.is_es(), GhcbState::after_reset(&state));
+            (state.kernel, state.host, vm_type, is_es, state.platform, ghcb)
         };
         let mut events = EventState::new(host);
         events.apic.in_kernel = platform.irqchip.has_lapic();
@@ -172,6 +177,7 @@ impl Vcpu {
             vm,
             kernel,
             vm_type,
+            is_es,
             launched: false,
             id,
             page: RunPage::zeroed(),

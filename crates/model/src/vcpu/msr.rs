@@ -133,7 +133,7 @@ impl Vcpu {
         if self.is_plain_x86() {
             return None;
         }
-        let is_ghcb = self.vm_type.has_ghcb() && index == msr::AMD64_SEV_ES_GHCB;
+        let is_ghcb = self.is_es && index == msr::AMD64_SEV_ES_GHCB;
         Some(Step::Guest(match value {
             _ if !is_ghcb => Outcome::Fault(self.not_emulated()),
             None => Outcome::Value(self.ghcb.msr),

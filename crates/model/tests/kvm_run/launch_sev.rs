@@ -1,19 +1,21 @@
 //! SEV and SEV-ES guests: launch, measurement, secret, debugging, sending and receiving, and contexts of several VMs.
 
 use crate::snp_world::{SOURCE, psp, vm_on};
-use crate::world::{kernel, reason, run_to_halt};
+use crate::world::{MEMORY_BYTES, kernel, reason, run_to_halt};
+use exeunt_abi::ghcb::msr;
 use exeunt_abi::kvm::run::ExitReason;
 use exeunt_abi::kvm::sev::{
     AttestationReport, Dbg, GuestStatus, LaunchMeasure, LaunchSecret, LaunchStart, LaunchUpdateData,
     ReceiveStart, ReceiveUpdateData, SendStart, SendUpdateData, SevCmd, firmware, id,
 };
 use exeunt_abi::kvm::vm_type::VmType;
-use exeunt_abi::{Dialect, Errno};
+use exeunt_abi::{Dialect, Errno, Gpa};
+use exeunt_model::guest::Cpu;
 use exeunt_model::launch::SevHost;
 use exeunt_model::psp::session::{PacketHeader, PacketKind, Session, TransportKeys};
 use exeunt_model::psp::sev::policy;
 use exeunt_model::psp::{CommandError, Psp, SevCertificate};
-use exeunt_model::{Kvm, Vm};
+use exeunt_model::{Kvm, Slot, Vm};
 use exeunt_proto::host::Vcpu as _;
 use hmac::{Hmac, Mac as _};
 use p384::SecretKey;
@@ -113,6 +115,29 @@ fn the_states_of_a_launch_follow_one_another_and_each_command_has_its_own() {
         assert_eq!(plain(&vm, id), refused(firmware::INVALID_GUEST_STATE), "{id}");
     }
     run_to_halt(&mut vcpu);
+}
+
+#[test]
+fn a_guest_of_the_old_command_is_one_of_sev_es_with_version_1_of_the_protocol() {
+    let vm = Kvm::new(kernel(Dialect::Linux7_2)).create_vm(VmType::Default).unwrap();
+    vm.add_slot(Slot::shared(0, Gpa(0), MEMORY_BYTES).unwrap()).unwrap();
+    vm.sev_command(id::ES_INIT, &mut ()).unwrap();
+    let program = |cpu: Cpu| async move {
+        let answer = cpu.vmgexit(msr::SEV_INFO_REQUEST).await?;
+        assert_eq!((answer >> 48, answer >> 32 & 0xffff), (1, 1), "versions 1 to 1");
+        assert!(cpu.port_in(0x80, 1).await.is_err(), "the host cannot look into the guest");
+        Ok(())
+    };
+    let mut vcpu = vm.create_vcpu(0, program).unwrap();
+    assert_eq!(vcpu.enter(), Ok(()));
+    assert_eq!(reason(&vcpu), ExitReason::FAIL_ENTRY, "not launched");
+    launch_start(&vm, policy::ES).unwrap();
+    plain(&vm, id::LAUNCH_UPDATE_VMSA).unwrap();
+    measure(&vm);
+    plain(&vm, id::LAUNCH_FINISH).unwrap();
+    run_to_halt(&mut vcpu);
+    let handle = status(&vm).handle;
+    assert_eq!(status(&vm), GuestStatus { handle, policy: policy::ES, state: 3 });
 }
 
 #[test]
