@@ -214,6 +214,12 @@ impl Dialect {
         self.since(6, 11)
     }
 
+    /// `SVM_EXIT_ERR` as a refused entry names it. The exit code had 32 bits; seen with 64 in 7.2, not in 6.12.
+    #[must_use]
+    pub fn svm_exit_err(self) -> u64 {
+        if self.since(7, 2) { u64::MAX } else { 0xffff_ffff }
+    }
+
     /// On SVM, L1 gets a triple fault where its VMCB cannot be written when L2 exits, or where L2 clears `EFER.SVME`.
     /// Before, L2 got a `#GP`, and L1 was taken back. Seen in 7.2, not in 6.12.
     #[must_use]

@@ -191,7 +191,7 @@ impl Cpu {
         })
     }
 
-    /// `HLT`.
+    /// `HLT`; `WFI` on arm64 and riscv64.
     pub async fn hlt(&self) {
         // Neither of the two has a result.
         let _ = Act::new(Op::Hlt, nothing).await;

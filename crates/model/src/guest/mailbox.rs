@@ -221,6 +221,11 @@ impl Running {
         std::mem::replace(&mut self.program, program)
     }
 
+    /// The program has ended: all that is left is to halt.
+    pub(crate) const fn is_over(&self) -> bool {
+        self.program.is_none()
+    }
+
     /// The program has done its first act, or is over.
     pub(crate) fn has_begun(&self) -> bool {
         self.program.as_ref().is_none_or(|program| program.has_begun)

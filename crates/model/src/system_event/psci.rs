@@ -143,7 +143,7 @@ impl Vcpu {
         self.narrow(number, call);
         match call {
             PsciCall::Version => self.answer_psci(i64::from(version)),
-            PsciCall::CpuSuspend => self.wait_for_interrupt(),
+            PsciCall::CpuSuspend => self.cpu_suspend(),
             PsciCall::CpuOff => self.cpu_off(),
             PsciCall::CpuOn { target, entry, context } => {
                 self.cpu_on(target, Reset { entry: entry.0, arguments: [context, 0] })
@@ -249,12 +249,12 @@ impl Vcpu {
         Step::Resume
     }
 
-    /// `kvm_vcpu_wfi`. A signal ends the wait, too: the guest goes on at the next `KVM_RUN`.
-    fn wait_for_interrupt(&mut self) -> Step {
-        let woken = self.block(|waiting| waiting.interrupt);
+    /// The core waits for an interrupt, whatever state the guest asked for.
+    fn cpu_suspend(&mut self) -> Step {
+        let step = self.wait_for_interrupt();
         self.answer_psci(return_code::SUCCESS);
         self.on_entry = Some(OnEntry::Rax);
-        if woken { Step::Resume } else { Step::Exit(self.interrupted()) }
+        step
     }
 
     /// Source: Linux v7.2 `arch/arm64/kvm/psci.c`, `kvm_psci_vcpu_on`.

@@ -1,7 +1,7 @@
 //! What comes before each entry of the guest: requests, sleep and signals, in the order of each architecture.
 
 use super::peer::{Reset, Waiting};
-use super::{MpState, OnEntry, Vcpu};
+use super::{MpState, OnEntry, Step, Vcpu};
 use crate::events::request;
 use crate::vm::Vm;
 use exeunt_abi::kvm::run::ExitReason;
@@ -84,7 +84,8 @@ impl Vcpu {
             _ => self.peer.look(|waiting| match waiting.mp_state {
                 MpState::Stopped => true,
                 MpState::Suspended => !waiting.interrupt,
-                _ => false,
+                // A program that ended does nothing but wait.
+                _ => self.guest.is_over() && !waiting.interrupt,
             }),
         }
     }
@@ -114,6 +115,17 @@ impl Vcpu {
     /// The signal of a kick is not blocked.
     pub(crate) fn takes_kicks(&self) -> bool {
         self.signal_mask.is_none_or(|blocked| blocked & KICK_SIGNAL == 0)
+    }
+
+    /// `WFI` of arm64 and riscv64, which no exit tells userspace of. A signal ends the wait, too: the guest goes on at the
+    /// next `KVM_RUN`.
+    ///
+    /// Source: Linux v7.2 `arch/arm64/kvm/arm.c`, `kvm_vcpu_wfi`, and `arch/riscv/kvm/vcpu_insn.c`,
+    /// `kvm_riscv_vcpu_wfi`.
+    pub(crate) fn wait_for_interrupt(&mut self) -> Step {
+        let is_woken = self.block(|waiting| waiting.interrupt);
+        self.on_entry = Some(OnEntry::Nothing);
+        if is_woken { Step::Resume } else { Step::Exit(self.interrupted()) }
     }
 
     /// `KVM_RUN` ends by a signal.

@@ -34,7 +34,10 @@ impl Vcpu {
             }
             if !self.launched || self.shut_down || !self.vmsa_is_valid() {
                 // No valid VMSA, or one that was shut down: KVM refuses in software and reports it as the hardware would.
-                return self.exit(&Exit::FailEntry(FailEntry { reason: u64::MAX, cpu: 0 }));
+                return self.exit(&Exit::FailEntry(FailEntry {
+                    reason: self.kernel.dialect.svm_exit_err(),
+                    cpu: 0,
+                }));
             }
             self.unmap_ghcb();
             self.inject_interrupt();
@@ -94,6 +97,7 @@ impl Vcpu {
             Op::InitialRcx => Step::Guest(Outcome::Value(self.td.initial_rcx)),
             Op::Hlt if self.vm_type == VmType::Tdx => self.td_halt(OnEntry::Nothing),
             Op::TripleFault if self.vm_type == VmType::Tdx => self.td_triple_fault(),
+            Op::Hlt if self.kernel.arch != Arch::X86 => self.wait_for_interrupt(),
             Op::Hlt => {
                 self.on_entry = Some(OnEntry::Nothing);
                 self.halt(MpState::Halted, &Exit::Hlt)

@@ -64,8 +64,10 @@ fn a_core_that_sleeps_is_woken_by_the_one_that_switches_it_on() {
     let kick = second.kick();
     let runs = thread::spawn(move || second.enter());
     until_asleep(&kick);
-    assert_eq!(first.enter(), Ok(()));
-    assert_eq!(runs.join().unwrap(), Ok(()));
+    // Both programs end in a wait, which is to end at once.
+    vm.set_blocking(false);
+    assert_eq!(first.enter(), Err(Errno::EINTR));
+    assert_eq!(runs.join().unwrap(), Err(Errno::EINTR));
     assert_eq!(seen.take(), [2]);
 }
 
@@ -119,17 +121,21 @@ fn cpu_suspend_waits_for_an_interrupt_and_a_signal_ends_it_too() {
     assert_eq!(vcpu.enter(), Err(Errno::EINTR));
     assert_eq!(reason(&vcpu), ExitReason::INTR);
     vcpu.set_interrupt_line(true);
-    assert_eq!(vcpu.enter(), Ok(()));
+    assert_eq!(vcpu.enter(), Err(Errno::EINTR), "the program ends, and its turn with it");
     assert_eq!(seen.take(), [0, 0]);
+    assert!(!vcpu.is_blocked());
+    vcpu.set_interrupt_line(false);
+    assert!(vcpu.is_blocked());
 }
 
 #[test]
 fn a_vcpu_that_runs_is_not_blocked() {
     let vm = arm64();
+    vm.set_blocking(false);
     let (mut vcpu, _) = calling(&vm, vec![(f::VERSION, [0; 3])]);
     assert!(!vcpu.is_blocked());
-    assert_eq!(vcpu.enter(), Ok(()));
-    assert!(!vcpu.is_blocked());
+    assert_eq!(vcpu.enter(), Err(Errno::EINTR));
+    assert!(vcpu.is_blocked(), "its program ended in a wait");
     vcpu.set_mp_state(mp_state::STOPPED).unwrap();
     assert!(vcpu.is_blocked());
 }
@@ -147,12 +153,14 @@ fn a_masked_kick_ends_no_run_under_way_and_keeps_the_next_from_the_guest() {
     until_asleep(&kick);
     kick.set(true);
     assert!(kick.is_asleep(), "the signal is blocked");
-    assert_eq!(other.enter(), Ok(()), "the other core switches this one on");
+    vm.set_blocking(false);
+    assert_eq!(other.enter(), Err(Errno::EINTR), "the other core switches this one on");
     let (entered, mut vcpu) = runs.join().unwrap();
-    assert_eq!(entered, Ok(()));
+    assert_eq!((entered, reason(&vcpu)), (Err(Errno::EINTR), ExitReason::INTR), "and waits again");
     assert_eq!(seen.take(), [5]);
+    vcpu.page_mut().exit_reason = 39;
     assert_eq!(vcpu.enter(), Err(Errno::EINTR), "immediate_exit is set still");
-    assert_eq!(reason(&vcpu), ExitReason::HLT, "and leaves the reason");
+    assert_eq!(reason(&vcpu), ExitReason::MEMORY_FAULT, "and leaves the reason");
     vcpu.set_signal_mask(None);
 }
 

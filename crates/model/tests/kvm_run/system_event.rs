@@ -42,7 +42,7 @@ fn union_after(dialect: Dialect, function: u32, args: [u64; 3]) -> Option<Vec<u8
     }
     let (mut vcpu, seen) = calling(&vm, vec![(function, args)]);
     vcpu.page_mut().exit = [0xaa; 256];
-    assert_eq!(vcpu.enter(), Ok(()));
+    exits(&mut vcpu);
     if reason(&vcpu) != ExitReason::SYSTEM_EVENT {
         let [x0] = seen.take()[..] else { panic!("no answer") };
         assert_eq!(x0, register(code::NOT_SUPPORTED), "{dialect} {function:#x}");
@@ -61,6 +61,16 @@ fn shipped(event: u32, data: Option<u64>) -> Vec<u8> {
         bytes[8..16].copy_from_slice(&word.to_le_bytes());
     }
     bytes
+}
+
+/// Enters. `false`: the program ended, and what is left of it is a wait for an interrupt.
+fn exits(vcpu: &mut Vcpu) -> bool {
+    let entered = vcpu.enter();
+    if entered == Ok(()) {
+        return true;
+    }
+    assert_eq!((entered, reason(vcpu)), (Err(Errno::EINTR), ExitReason::INTR));
+    false
 }
 
 #[test]
@@ -112,7 +122,7 @@ fn the_kind_of_a_reset_is_judged_by_its_low_32_bits() {
         ] {
             let vm = arm64(Dialect::Linux7_2);
             let (mut vcpu, seen) = calling(&vm, vec![(function, [kind, 0xc0_0c1e, 0])]);
-            assert_eq!(vcpu.enter(), Ok(()));
+            exits(&mut vcpu);
             assert_eq!(reason(&vcpu) == ExitReason::SYSTEM_EVENT, taken, "{function:#x} {kind:#x}");
             if taken {
                 let narrow = if function == f::SYSTEM_RESET2 { kind & 0xffff_ffff } else { kind };
@@ -132,7 +142,7 @@ fn off2_takes_the_kinds_0_and_1_without_a_cookie() {
             for function in [f::SYSTEM_OFF2, f::SYSTEM_OFF2_64] {
                 let vm = arm64(Dialect::Linux7_2);
                 let (mut vcpu, seen) = calling(&vm, vec![(function, [kind, cookie, 0])]);
-                assert_eq!(vcpu.enter(), Ok(()));
+                exits(&mut vcpu);
                 let no_cookie = cookie == 0 || cookie == 1 << 32 && function == f::SYSTEM_OFF2;
                 let taken = kind & 0xffff_ffff < 2 && no_cookie;
                 assert_eq!(reason(&vcpu) == ExitReason::SYSTEM_EVENT, taken, "{kind:#x} {cookie:#x}");
@@ -158,7 +168,7 @@ fn every_vcpu_stops_and_one_that_is_started_again_finds_an_internal_failure() {
         }
         assert!(others.take().is_empty(), "the other vCPU was entered");
         first.set_mp_state(mp_state::RUNNABLE).unwrap();
-        assert_eq!(first.enter(), Ok(()));
+        assert!(!exits(&mut first));
         assert_eq!(seen.take(), [register(code::INTERNAL_FAILURE)]);
     }
 }
@@ -167,7 +177,7 @@ fn every_vcpu_stops_and_one_that_is_started_again_finds_an_internal_failure() {
 fn a_suspend_leaves_the_registers_to_the_vmm_which_answers_in_x0() {
     let vm = arm64(Dialect::Linux7_2);
     let (mut vcpu, seen) = calling(&vm, vec![(f::SYSTEM_SUSPEND_64, [0x8_0000, 42, 3])]);
-    assert_eq!(vcpu.enter(), Ok(()));
+    assert!(!exits(&mut vcpu));
     assert_eq!(seen.take(), [register(code::NOT_SUPPORTED)], "the capability is off");
 
     vm.enable_cap(Cap::ARM_SYSTEM_SUSPEND, 1).unwrap();
@@ -177,7 +187,7 @@ fn a_suspend_leaves_the_registers_to_the_vmm_which_answers_in_x0() {
     assert_eq!(vcpu.mp_state(), MpState::Runnable, "KVM leaves it running");
     assert_eq!(vcpu.argument_registers(), [u64::from(f::SYSTEM_SUSPEND_64), 0x8_0000, 42, 3]);
     vcpu.set_first_argument_register(register(code::DENIED));
-    assert_eq!(vcpu.enter(), Ok(()));
+    assert!(!exits(&mut vcpu));
     assert_eq!(seen.take(), [register(code::DENIED)]);
 }
 
@@ -198,7 +208,7 @@ fn a_suspended_vcpu_wakes_up_with_an_event_until_its_vmm_makes_it_run() {
     }
     assert!(seen.take().is_empty());
     vcpu.set_mp_state(mp_state::RUNNABLE).unwrap();
-    assert_eq!(vcpu.enter(), Ok(()));
+    assert!(!exits(&mut vcpu));
     assert_eq!(seen.take(), [u64::from(version::V1_3)]);
 }
 
@@ -229,11 +239,11 @@ fn a_core_switches_another_on_and_sees_whether_it_is() {
     let (mut second, others) = calling(&vm, vec![(f::VERSION, [0; 3])]);
     second.arm_init(0b101).unwrap();
     assert_eq!(second.mp_state(), MpState::Stopped);
-    assert_eq!(first.enter(), Ok(()));
+    assert!(!exits(&mut first));
     let expected = [1, code::SUCCESS, code::ALREADY_ON, 0, 0, -2, -2, -2, -2].map(register);
     assert_eq!(seen.take(), expected);
     assert_eq!(second.mp_state(), MpState::Runnable);
-    assert_eq!(second.enter(), Ok(()));
+    assert!(!exits(&mut second));
     assert_eq!(others.take(), [u64::from(version::V1_3)]);
 }
 
@@ -244,8 +254,8 @@ fn a_core_that_switched_itself_off_starts_with_the_context_of_the_one_that_switc
     let (mut second, _) = calling(&vm, vec![(f::CPU_ON_64, [0, 0x4000, 77])]);
     assert_eq!(first.enter(), Err(Errno::EINTR));
     assert_eq!(first.mp_state(), MpState::Stopped);
-    assert_eq!(second.enter(), Ok(()));
-    assert_eq!(first.enter(), Ok(()));
+    assert!(!exits(&mut second));
+    assert!(!exits(&mut first));
     assert_eq!(seen.take(), [77]);
 }
 
@@ -263,7 +273,7 @@ fn each_version_answers_its_own_functions() {
         let (mut vcpu, seen) = calling(&vm, calls);
         vcpu.set_psci_version(wanted).unwrap();
         assert_eq!(vcpu.psci_version(), wanted);
-        assert_eq!(vcpu.enter(), Ok(()));
+        assert!(!exits(&mut vcpu));
         let since = |first: u32, answer: i64| if wanted >= first { answer } else { -1 };
         let features = [
             since(version::V1_0, 0),
@@ -291,7 +301,7 @@ fn an_older_version_has_no_newer_event() {
             vm.enable_cap(Cap::ARM_SYSTEM_SUSPEND, 1).unwrap();
             let (mut vcpu, seen) = calling(&vm, vec![(function, [0; 3])]);
             vcpu.set_psci_version(wanted).unwrap();
-            assert_eq!(vcpu.enter(), Ok(()));
+            exits(&mut vcpu);
             assert_eq!(
                 reason(&vcpu) == ExitReason::SYSTEM_EVENT,
                 wanted >= since,
@@ -330,7 +340,7 @@ fn version_0_1_has_kvms_own_numbers_and_no_events() {
     ];
     let (mut vcpu, seen) = calling(&vm, calls);
     vcpu.arm_init(0).unwrap();
-    assert_eq!(vcpu.enter(), Ok(()));
+    assert!(!exits(&mut vcpu));
     assert_eq!(seen.take(), [-1, -1, code::INVALID_PARAMETERS, -1].map(register));
 }
 
@@ -341,7 +351,7 @@ fn a_32_bit_guest_has_no_64_bit_calls() {
     let calls = vec![(f::SYSTEM_RESET2_64, [0; 3]), features(f::CPU_ON_64), features(f::CPU_ON)];
     let (mut vcpu, seen) = calling(&vm, calls);
     vcpu.arm_init(0b110).unwrap();
-    assert_eq!(vcpu.enter(), Ok(()));
+    assert!(!exits(&mut vcpu));
     assert_eq!(seen.take(), [-1, -1, 0].map(register));
     assert_eq!(vcpu.arm_init(1 << 3), Err(Errno::ENOENT));
 }
@@ -390,4 +400,29 @@ fn psci_and_sbi_are_invalid_opcodes_elsewhere() {
     assert_eq!(vcpu.set_psci_version(version::V1_0), Err(Errno::ENOENT));
     assert_eq!(vcpu.set_sbi_extension(8, true), Err(Errno::ENOENT));
     crate::world::run_to_halt(&mut vcpu);
+}
+
+#[test]
+fn a_wait_for_an_interrupt_is_no_exit_on_arm64_and_riscv64() {
+    for arch in [Arch::Arm64, Arch::Riscv64] {
+        let kernel = Kernel { dialect: Dialect::Linux7_2, arch };
+        let vm = Kvm::new(kernel).create_vm(VmType::Default).unwrap();
+        let seen = Seen::new();
+        let log = seen.clone();
+        let program = |cpu: Cpu| async move {
+            cpu.hlt().await;
+            log.push(1);
+            cpu.hlt().await;
+            log.push(2);
+            Ok(())
+        };
+        let mut vcpu = vm.create_vcpu(0, program).unwrap();
+        assert!(!exits(&mut vcpu));
+        assert!(seen.take().is_empty(), "it waits");
+        assert!(!exits(&mut vcpu));
+        assert_eq!(seen.take(), [1], "the signal ended the wait");
+        vcpu.set_interrupt_line(true);
+        assert!(!exits(&mut vcpu), "the end of the turn");
+        assert_eq!(seen.take(), [2]);
+    }
 }
