@@ -151,9 +151,8 @@ impl ApicRegisters {
 }
 
 /// The low and the high half of a word.
-const fn halves(word: u64) -> [u32; 2] {
-    let [a, b, c, d, e, f, g, h] = word.to_le_bytes();
-    [u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h])]
+fn halves(word: u64) -> [u32; 2] {
+    [word, word >> 32].map(crate::vcpu::low)
 }
 
 impl Vcpu {

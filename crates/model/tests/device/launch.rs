@@ -280,3 +280,31 @@ fn the_capabilities_that_name_another_vm_want_its_descriptor() {
         assert_eq!(snp.enable(cap, u64::from(snp.vm.unsigned_abs())), Err(Errno::EINVAL), "{cap}");
     }
 }
+
+#[test]
+fn the_registers_of_a_guest_of_the_older_init_are_stale_and_not_shut() {
+    let process = Process::new();
+    let sev = process.device.open(Path::Sev).unwrap();
+    let snp = Snp { vm: process.vm(VmType::Default), process, sev };
+    let process = &snp.process;
+    assert_eq!(snp.command(id::ES_INIT, &()).0, Ok(0));
+    let vcpu = process.vcpu(snp.vm, 0);
+    let mut start = exeunt_abi::kvm::sev::LaunchStart::new_zeroed();
+    // Encrypted state, and no debugging.
+    start.policy = 0b101;
+    assert_eq!(snp.command(id::LAUNCH_START, &start).0, Ok(0));
+    assert_eq!(process.ioctl(vcpu, nr::KVM_GET_FPU, ARG), Ok(0));
+    assert_ne!(process.argument::<[u8; 416]>(), [0; 416]);
+    assert_eq!(snp.command(id::LAUNCH_UPDATE_VMSA, &()).0, Ok(0));
+    for request in SHUT.iter().filter(|request| **request != nr::KVM_SET_GUEST_DEBUG) {
+        // What was read is written back, so that no check of values is in the way.
+        assert_eq!(process.ioctl(vcpu, *request, ARG), Ok(0), "{request}");
+    }
+    assert_eq!(process.ioctl(vcpu, nr::KVM_SET_GUEST_DEBUG, ARG), Err(Errno::EINVAL));
+    assert_eq!(process.ioctl(vcpu, nr::KVM_GET_FPU, ARG), Ok(0));
+    assert_eq!(process.argument::<[u8; 416]>(), [0; 416]);
+    let entry = MsrEntry { index: 0xc000_0081, reserved: 0, data: 0x77 };
+    let bytes = [&1u64.to_le_bytes()[..], entry.as_bytes()].concat();
+    assert_eq!(process.with(vcpu, nr::KVM_GET_MSRS, &*bytes), Ok(1));
+    assert_eq!(process.argument::<[u64; 3]>()[2], 0x77, "left as it was given");
+}
