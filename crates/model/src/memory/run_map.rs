@@ -84,18 +84,23 @@ impl<V: Linear> RunMap<V> {
     /// Whether every page of a range holds a value.
     pub(crate) fn covers(&self, pages: Range<u64>) -> bool {
         let mut next = pages.start;
-        for run in self.runs(pages.clone()) {
-            if run.pages.start != next {
-                return false;
+        while next < pages.end {
+            match self.runs.range(..=next).next_back() {
+                Some((_, (end, _))) if *end > next => next = *end,
+                _ => return false,
             }
-            next = run.pages.end;
         }
-        next >= pages.end
+        true
     }
 
     /// Whether no page of a range holds a value.
     pub(crate) fn is_free(&self, pages: Range<u64>) -> bool {
-        self.first_in(pages).is_none()
+        pages.start >= pages.end || self.last_before(pages.end).is_none_or(|end| end <= pages.start)
+    }
+
+    /// Where the last run ends that begins before a page.
+    fn last_before(&self, page: u64) -> Option<u64> {
+        self.runs.range(..page).next_back().map(|(_, (end, _))| *end)
     }
 
     /// How many pages hold a value.
@@ -135,20 +140,20 @@ impl<V: Linear> RunMap<V> {
         if pages.start >= pages.end {
             return;
         }
+        // From behind: each run that begins inside goes, and the one that begins before ends at the range.
         let mut behind = None;
-        if let Some((start, (end, first))) = self.runs.range_mut(..pages.start).next_back() {
+        while let Some((&start, (end, first))) = self.runs.range_mut(..pages.end).next_back() {
+            if *end <= pages.start {
+                break;
+            }
             if *end > pages.end {
-                behind = Some((*end, first.advance(pages.end.wrapping_sub(*start))));
+                behind = Some((*end, first.advance(pages.end.wrapping_sub(start))));
             }
-            *end = (*end).min(pages.start);
-        }
-        if behind.is_none() {
-            while let Some((&start, &(end, first))) = self.runs.range(pages.clone()).next() {
-                self.runs.remove(&start);
-                if end > pages.end {
-                    behind = Some((end, first.advance(pages.end.wrapping_sub(start))));
-                }
+            if start < pages.start {
+                *end = pages.start;
+                break;
             }
+            self.runs.remove(&start);
         }
         if let Some(run) = behind {
             self.runs.insert(pages.end, run);
