@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod header_check;
+mod real_kernels;
 mod tidy;
 
 /// The checks of this house that no compiler makes.
@@ -19,6 +20,7 @@ struct Args {
 enum Command {
     Tidy(tidy::Args),
     HeaderCheck(header_check::Args),
+    RealKernels(real_kernels::Args),
 }
 
 fn main() -> ExitCode {
@@ -26,5 +28,6 @@ fn main() -> ExitCode {
     match Args::parse().command {
         Command::Tidy(args) => tidy::run(&args),
         Command::HeaderCheck(args) => header_check::run(&args),
+        Command::RealKernels(args) => real_kernels::run(&args),
     }
 }

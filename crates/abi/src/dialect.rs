@@ -294,6 +294,12 @@ impl Dialect {
         self.since(6, 11)
     }
 
+    /// `KVM_GET_VCPU_EVENTS` counts the NMIs that are pending. Linux 6.4; before, it says whether there are any.
+    #[must_use]
+    pub fn counts_pending_nmis(self) -> bool {
+        self.since(6, 4)
+    }
+
     /// `KVM_RUN` writes `KVM_EXIT_UNKNOWN` before it enters the guest. Linux 6.8, with the first exit that comes with an
     /// error; before, an entry that fails leaves the reason of an earlier exit.
     #[must_use]

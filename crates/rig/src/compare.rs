@@ -173,7 +173,7 @@ fn part(expected: &Answer, seen: &Answer) -> (String, String, String) {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         // A string takes everything.
         let _ = write!(text, "{byte:02x}");

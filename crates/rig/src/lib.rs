@@ -6,8 +6,11 @@
 //! distributions, where it is the first process.
 #![forbid(unsafe_code)]
 
+pub mod calls;
 pub mod code;
 pub mod compare;
 pub mod flaw;
 pub mod half;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod probe;
 pub mod script;

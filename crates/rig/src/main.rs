@@ -2,8 +2,6 @@
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod init;
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-mod probe;
 mod program;
 
 use std::process::ExitCode;

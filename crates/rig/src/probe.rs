@@ -4,6 +4,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use crate::half::{Half as _, OnKvm};
+use crate::script::{ARENA_BYTES, Act, Features, HOLE, HOLE_BYTES, Region, Script, Step};
 use exeunt_abi::kvm::caps::Cap;
 use exeunt_abi::kvm::memory::{CreateGuestMemfd, MemoryAttributes};
 use exeunt_abi::kvm::run::ExitReason;
@@ -11,9 +13,9 @@ use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::{Dialect, Errno};
 use exeunt_linux::{Kvm, Unchecked};
 use exeunt_proto::host::Vcpu as _;
-use exeunt_rig::half::{Half as _, OnKvm};
-use exeunt_rig::script::{ARENA_BYTES, Act, Features, HOLE, HOLE_BYTES, Region, Script, Step};
 
+/// `KVM_CAP_MULTI_ADDRESS_SPACE`, whose value is how many there are.
+const MULTI_ADDRESS_SPACE: u32 = 118;
 /// What a guest that does not come back may take.
 const PATIENCE: Duration = Duration::from_millis(500);
 
@@ -22,7 +24,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// # Errors
 ///
 /// The reason for which there is nothing to compare with.
-pub(crate) fn probe() -> Result<(Kvm, Features), String> {
+pub fn probe() -> Result<(Kvm, Features), String> {
     let kvm = exeunt_linux::probe()?;
     let dialect = kvm.dialect();
     let types = kvm.check_extension(Cap::VM_TYPES);
@@ -33,6 +35,7 @@ pub(crate) fn probe() -> Result<(Kvm, Features), String> {
         hypercalls: false,
         hyperv: false,
         private_ioctls: has_private_ioctls(&kvm, dialect)?,
+        two_spaces: kvm.check_extension(Cap(MULTI_ADDRESS_SPACE)) > 1,
         hole_faults: true,
     };
     let call = Act::Hypercall { vmcall: false, nr: 99, args: [0; 4] };
@@ -84,6 +87,7 @@ fn comes_back(kvm: &Kvm, act: Act, features: Features) -> Result<bool, String> {
 }
 
 /// The release of the kernel.
-pub(crate) fn release() -> String {
+#[must_use]
+pub fn release() -> String {
     rustix::system::uname().release().to_string_lossy().into_owned()
 }

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use exeunt_abi::{Arch, Dialect, Kernel};
 use exeunt_rig::compare::{self, Range, Summary};
 use exeunt_rig::flaw::{Flaw, Flawed};
 use exeunt_rig::half::OnModel;
@@ -20,6 +21,17 @@ struct Args {
 enum Command {
     /// Play scripts in the model and on /dev/kvm
     Compare(Chosen),
+    /// Compare the log of calls that another machine made with the model
+    Calls {
+        /// The architecture of the machine
+        #[arg(long)]
+        arch: String,
+        /// The kernel that it ran
+        #[arg(long)]
+        dialect: String,
+        /// The log
+        log: std::path::PathBuf,
+    },
     /// Print scripts
     Show(Chosen),
 }
@@ -80,6 +92,7 @@ pub(crate) fn main() -> ExitCode {
     }
     let code = match Args::parse().command {
         Command::Compare(scripts) => compare(&scripts),
+        Command::Calls { arch, dialect, log } => calls(&arch, &dialect, &log),
         Command::Show(scripts) => show(&scripts),
     };
     if is_init {
@@ -90,14 +103,14 @@ pub(crate) fn main() -> ExitCode {
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 fn compare(scripts: &Chosen) -> ExitCode {
-    let (kvm, features) = match crate::probe::probe() {
+    let (kvm, features) = match exeunt_rig::probe::probe() {
         Ok(probed) => probed,
         Err(reason) => {
             say("skipped", &reason);
             return ExitCode::from(3);
         }
     };
-    say("kernel", &format!("{} {features:?}", crate::probe::release()));
+    say("kernel", &format!("{} {features:?}", exeunt_rig::probe::release()));
     let kernel = exeunt_rig::half::OnKvm::new(kvm);
     let model = Flawed { half: OnModel, flaw: scripts.flaw };
     let mut progress = |done: u64| {
@@ -106,8 +119,28 @@ fn compare(scripts: &Chosen) -> ExitCode {
         }
     };
     let mut summary = compare::hold(&model, &kernel, features, scripts.range(), &mut progress);
-    summary.kernel = format!("{} {features:?}", crate::probe::release());
+    summary.kernel = format!("{} {features:?}", exeunt_rig::probe::release());
     finish(&summary)
+}
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+fn calls(arch: &str, dialect: &str, log: &std::path::Path) -> ExitCode {
+    let kernel = Arch::from_name(arch).zip(Dialect::from_name(dialect));
+    let kernel = kernel.map(|(arch, dialect)| Kernel { dialect, arch });
+    let judged = kernel.ok_or_else(|| format!("there is no {arch} or no {dialect}")).and_then(|kernel| {
+        let log = std::fs::read(log).map_err(|error| format!("{}: {error}", log.display()))?;
+        exeunt_rig::calls::judge(&String::from_utf8_lossy(&log), kernel)
+    });
+    match judged {
+        Ok(mut summary) => {
+            summary.kernel = format!("{arch} {dialect}");
+            finish(&summary)
+        }
+        Err(error) => {
+            say("failed", &error);
+            ExitCode::from(2)
+        }
+    }
 }
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
@@ -121,7 +154,7 @@ fn finish(summary: &Summary) -> ExitCode {
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 fn show(scripts: &Chosen) -> ExitCode {
-    let features = match crate::probe::probe() {
+    let features = match exeunt_rig::probe::probe() {
         Ok((_, features)) => features,
         Err(reason) => {
             say("skipped", &reason);

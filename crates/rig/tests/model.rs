@@ -15,6 +15,7 @@ fn features(dialect: Dialect, sw_protected: bool) -> Features {
         hypercalls: true,
         hyperv: true,
         private_ioctls: true,
+        two_spaces: true,
         hole_faults: true,
     }
 }

@@ -12,7 +12,7 @@ fn a_name_leads_back_to_its_dialect() {
 
 #[test]
 fn a_feature_that_a_release_has_stays_in_the_releases_after_it() {
-    let features: [fn(Dialect) -> bool; 25] = [
+    let features: [fn(Dialect) -> bool; 26] = [
         Dialect::has_exit_hypercall,
         Dialect::has_system_event_data,
         Dialect::has_sev_term,
@@ -27,6 +27,7 @@ fn a_feature_that_a_release_has_stays_in_the_releases_after_it() {
         Dialect::has_ap_reset_hold,
         Dialect::has_private_memory,
         Dialect::clears_exit_reason,
+        Dialect::counts_pending_nmis,
         Dialect::has_snp,
         Dialect::has_gmem_mmap,
         Dialect::names_gmem_overlap,

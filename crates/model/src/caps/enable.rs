@@ -56,7 +56,9 @@ impl Vm {
             return Ok(());
         }
         state.enable(cap, argument)?;
-        state.set_cap(cap, argument);
+        // This one has no argument, and cannot be taken back.
+        let kept = if cap == Cap::ARM_SYSTEM_SUSPEND { 1 } else { argument };
+        state.set_cap(cap, kept);
         Ok(())
     }
 }

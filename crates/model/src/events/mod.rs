@@ -39,6 +39,8 @@ pub(crate) struct EventCaps {
     /// The vCPU waits for a startup interrupt, and the kernel does not let it into system management mode then.
     pub(crate) waits_for_sipi: bool,
     pub(crate) triple_fault: TripleFaults,
+    /// Pending NMIs are counted.
+    pub(crate) counts_nmis: bool,
 }
 
 /// What the VM's events make of triple faults.
@@ -176,7 +178,9 @@ impl EventState {
         events.interrupt_shadow = self.shadow;
         events.nmi_injected = u8::from(self.nmi.injected);
         let in_hardware = u32::from(self.nmi.virtual_pending == Some(true));
-        events.nmi_pending = u8::try_from(self.nmi.pending.saturating_add(in_hardware)).unwrap_or(u8::MAX);
+        let nmis = self.nmi.pending.saturating_add(in_hardware);
+        let nmis = if caps.counts_nmis { nmis } else { nmis.min(1) };
+        events.nmi_pending = u8::try_from(nmis).unwrap_or(u8::MAX);
         events.nmi_masked = u8::from(self.nmi.masked);
         events.smi_smm = u8::from(smm.active);
         events.smi_pending = u8::from(smm.smi_pending);
@@ -449,7 +453,12 @@ mod tests {
 
     #[test]
     fn a_kernel_without_system_management_mode_refuses_it_after_the_rest_is_taken() {
-        let caps = EventCaps { payload: true, waits_for_sipi: false, triple_fault: TripleFaults::On };
+        let caps = EventCaps {
+            payload: true,
+            waits_for_sipi: false,
+            triple_fault: TripleFaults::On,
+            counts_nmis: true,
+        };
         let bytes: [fn(&mut VcpuEvents); 3] = [
             |events| events.smi_smm = 1,
             |events| events.smi_pending = 1,

@@ -335,6 +335,7 @@ impl Vcpu {
                 TripleFaultForm::TwoWay if state.cap(Cap::X86_TRIPLE_FAULT_EVENT) == 0 => TripleFaults::Off,
                 TripleFaultForm::TwoWay => TripleFaults::On,
             },
+            counts_nmis: self.kernel.dialect.counts_pending_nmis(),
         }
     }
 }

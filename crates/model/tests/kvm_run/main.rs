@@ -22,6 +22,7 @@ mod launch_hostile;
 mod launch_order;
 mod launch_sev;
 mod launch_snp;
+mod measured;
 mod memory;
 mod mmio;
 mod msr;

@@ -376,6 +376,12 @@ impl Maker {
                 _ => region.slot = 0,
             }
         }
+        if !self.features.private_ioctls {
+            region.flags &= !MEM_GUEST_MEMFD;
+        }
+        if !self.features.two_spaces {
+            region.slot &= 0xffff;
+        }
         if region.slot == 0 && region.size == 0 {
             // The guest would have no code.
             region.size = 0x1000;

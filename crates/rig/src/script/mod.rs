@@ -41,6 +41,8 @@ pub struct Features {
     pub hyperv: bool,
     /// `guest_memfd` and attributes are those of the dialect. A kernel between two dialects may have more or fewer.
     pub private_ioctls: bool,
+    /// Slots have a second address space, that of system management mode, which a kernel can be built without.
+    pub two_spaces: bool,
     /// A guest that touches memory which its process does not map fails the entry. An emulating KVM may take it for
     /// an address without memory.
     pub hole_faults: bool,
