@@ -1,16 +1,11 @@
 //! An allocator that counts, so that "no allocation" is a number and not a hope.
-#![allow(dead_code, reason = "each program needs one of the two counts")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
 }
-
-/// Bytes that are allocated, by all threads.
-static LIVE: AtomicU64 = AtomicU64::new(0);
 
 /// The system's allocator, with a count for each thread.
 pub(crate) struct Counting;
@@ -23,7 +18,6 @@ unsafe impl GlobalAlloc for Counting {
     /// As for [`GlobalAlloc::alloc`].
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.with(|count| count.set(count.get().wrapping_add(1)));
-        LIVE.fetch_add(layout.size() as u64, Ordering::Relaxed);
         // SAFETY: the caller keeps the promises that `alloc` asks for.
         unsafe { System.alloc(layout) }
     }
@@ -32,7 +26,6 @@ unsafe impl GlobalAlloc for Counting {
     ///
     /// As for [`GlobalAlloc::dealloc`].
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size() as u64, Ordering::Relaxed);
         // SAFETY: the caller keeps the promises that `dealloc` asks for.
         unsafe { System.dealloc(at, layout) };
     }
@@ -44,9 +37,4 @@ static ALLOCATOR: Counting = Counting;
 /// Allocations of this thread so far.
 pub(crate) fn allocations() -> u64 {
     ALLOCATIONS.with(Cell::get)
-}
-
-/// Bytes that are allocated now.
-pub(crate) fn live_bytes() -> u64 {
-    LIVE.load(Ordering::Relaxed)
 }

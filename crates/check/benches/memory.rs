@@ -5,15 +5,16 @@
 //!
 //! Unit: bytes that are allocated and not given back. Command: `cargo bench -p exeunt-check --bench memory`.
 
-mod counting_unsafe;
+#[path = "../tests/scale/live_bytes_unsafe.rs"]
+mod live_bytes_unsafe;
 
-use counting_unsafe::live_bytes;
 use exeunt_abi::kvm::memory::MEMORY_ATTRIBUTE_PRIVATE;
 use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::{Gpa, PAGE_SIZE};
 use exeunt_model::guest::{Access, Cpu, GuestFault};
 use exeunt_model::{Kvm, Slot, Vm};
 use exeunt_proto::host::Vcpu as _;
+use live_bytes_unsafe::live_bytes;
 use std::time::Instant;
 
 const GIB: u64 = 1 << 30;
@@ -36,8 +37,8 @@ fn convert_every_second(vm: &Vm, bytes: u64, step: u64) {
     }
 }
 
-fn line(name: &str, bytes: u64, before: u64, started: Instant) {
-    let used = live_bytes().saturating_sub(before);
+fn line(name: &str, bytes: u64, before: usize, started: Instant) {
+    let used = live_bytes().saturating_sub(before) as u64;
     let per_gib = used / (bytes / GIB);
     let seconds = started.elapsed().as_secs_f64();
     println!("{name:<44} {:8} KiB, {per_gib:9} bytes per GiB of guest, {seconds:.2} s", used / 1024);
