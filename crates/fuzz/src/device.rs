@@ -40,7 +40,11 @@ pub(crate) fn ioctls(data: &[u8]) {
             2 => _ = device.mmap(fd, argument & 0x3000, 0x1000),
             3 => _ = device.fallocate(fd, 3, i64::from_ne_bytes(argument.to_ne_bytes()), 0x1000),
             4 => {
-                _ = device.write_run_page(fd, usize::from(argument.to_le_bytes()[0]), &argument.to_le_bytes())
+                _ = device.write_run_page(
+                    fd,
+                    usize::from(argument.to_le_bytes()[0]),
+                    &argument.to_le_bytes(),
+                );
             }
             5 => _ = device.open(Path::Kvm),
             6 => _ = device.ioctl(fd, low(what >> 16), argument, &memory),

@@ -130,7 +130,7 @@ async fn on_memory_and_ghcb(cpu: &Cpu, [act, a, b]: [u64; 3]) {
         14 => {
             _ = cpu
                 .tdg_mem_page_accept(gpa, if b & 1 == 0 { AcceptSize::Size4K } else { AcceptSize::Size2M })
-                .await
+                .await;
         }
         _ => _ = cpu.tdvmcall(0x10000 | b & 7, [a, b >> 8, a >> 8, b]).await,
     }
