@@ -31,11 +31,7 @@ impl Vcpu {
             Op::Write { gpa, bytes, .. } => (true, *gpa, bytes.clone()),
             _ => return Step::Guest(Outcome::Done),
         };
-        let emulated = self.vm.clone().lock().memory.emulate(gpa, &mut data, is_write);
-        let chunks = match emulated {
-            Ok(chunks) => chunks,
-            Err(miss) => return self.miss(op.clone(), miss),
-        };
+        let chunks = self.vm.clone().lock().memory.emulate(gpa, &mut data, is_write);
         let mut fragments = VecDeque::new();
         for chunk in chunks {
             for start in chunk.clone().step_by(FRAGMENT_BYTES) {
