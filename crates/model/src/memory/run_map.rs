@@ -1,6 +1,7 @@
 //! A map from page numbers to values that stores runs.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ops::Range;
 
 /// What the pages of a run hold. The first page's value decides the others.
@@ -120,9 +121,10 @@ impl<V: Linear> RunMap<V> {
         }
         self.clear(pages.clone());
         let mut end = pages.end;
-        if let Some((right_end, right)) = self.runs.get(&end).copied() {
+        if let Entry::Occupied(run) = self.runs.entry(end) {
+            let (right_end, right) = *run.get();
             if right == first.advance(end.wrapping_sub(pages.start)) {
-                self.runs.remove(&end);
+                run.remove();
                 end = right_end;
             }
         }
