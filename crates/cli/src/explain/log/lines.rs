@@ -104,7 +104,7 @@ fn traced_ioctl(line: &str, settings: &Settings) -> Option<Explanation> {
     }
     if ioctl == exeunt_abi::kvm::ioctl::KVM_CHECK_EXTENSION {
         let cap = arguments.splitn(3, ", ").nth(2).and_then(asked_cap);
-        if let Some(cap) = cap.filter(|cap| cap.name().is_some()) {
+        if let Some(cap) = cap.filter(|cap| caps::is_of_boundary(*cap)) {
             return number("cap", &cap.0.to_string(), settings);
         }
     }
