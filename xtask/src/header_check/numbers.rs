@@ -165,6 +165,7 @@ fn singles() -> Vec<Number> {
         "KVM_SEV_SNP_ID_AUTH_SIZE" = kvm::sev::snp::ID_AUTH_BYTES;
         "KVM_TDX_MEASURE_MEMORY_REGION" = kvm::tdx::MEASURE_MEMORY_REGION;
     };
+    numbers.extend(of_the_machine());
     let mut arm64 = constants! {
         "KVM_SYSTEM_EVENT_RESET_FLAG_PSCI_RESET2" = kvm::run::PSCI_RESET2;
         "KVM_SYSTEM_EVENT_SHUTDOWN_FLAG_PSCI_OFF2" = kvm::run::PSCI_OFF2;
@@ -172,6 +173,28 @@ fn singles() -> Vec<Number> {
     arm64.extend(named! { "KVM_PSCI_FN_" psci::function_v0_1; });
     numbers.extend(arm64.into_iter().map(|number| Number { home: Home::Arm64, ..number }));
     numbers
+}
+
+/// Registers, interrupts and devices.
+fn of_the_machine() -> Vec<Number> {
+    constants! {
+        // The header's own spelling.
+        "KVM_CPUID_FLAG_SIGNIFCANT_INDEX" = kvm::cpuid::FLAG_SIGNIFICANT_INDEX;
+        "KVM_SREGS2_FLAGS_PDPTRS_VALID" = kvm::regs::SREGS2_FLAGS_PDPTRS_VALID;
+        "KVM_SYNC_X86_REGS" = kvm::regs::SYNC_REGS;
+        "KVM_SYNC_X86_SREGS" = kvm::regs::SYNC_SREGS;
+        "KVM_SYNC_X86_EVENTS" = kvm::regs::SYNC_EVENTS;
+        "KVM_APIC_REG_SIZE" = kvm::regs::LAPIC_BYTES;
+        "KVM_CREATE_DEVICE_TEST" = kvm::irq::CREATE_DEVICE_TEST;
+        "KVM_DEV_TYPE_VFIO" = kvm::irq::DEV_TYPE_VFIO;
+        "KVM_IOEVENTFD_FLAG_DATAMATCH" = kvm::irq::IOEVENTFD_FLAG_DATAMATCH;
+        "KVM_IOEVENTFD_FLAG_PIO" = kvm::irq::IOEVENTFD_FLAG_PIO;
+        "KVM_IOEVENTFD_FLAG_DEASSIGN" = kvm::irq::IOEVENTFD_FLAG_DEASSIGN;
+        "KVM_IRQFD_FLAG_DEASSIGN" = kvm::irq::IRQFD_FLAG_DEASSIGN;
+        "KVM_IRQFD_FLAG_RESAMPLE" = kvm::irq::IRQFD_FLAG_RESAMPLE;
+        "KVM_IRQ_ROUTING_IRQCHIP" = kvm::irq::IRQ_ROUTING_IRQCHIP;
+        "KVM_IRQ_ROUTING_MSI" = kvm::irq::IRQ_ROUTING_MSI;
+    }
 }
 
 fn families() -> Vec<Number> {
@@ -224,6 +247,7 @@ fn vm_types() -> Vec<Number> {
 ///
 /// Source: Linux v7.2 `arch/*/include/uapi/asm/kvm.h`.
 const ARGUMENT_IS_THE_ARCHITECTURES: &[&str] = &[
+    "KVM_SET_PMU_EVENT_FILTER",
     "KVM_GET_REGS",
     "KVM_SET_REGS",
     "KVM_GET_SREGS",

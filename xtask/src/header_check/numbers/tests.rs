@@ -66,13 +66,18 @@ fn signs_shifts_and_spellings_are_those_of_c() {
 /// Modules, and constants in them, whose numbers no header of the uapi defines, or a test elsewhere compares.
 const NOT_COMPARED: &[(&str, &str)] = &[
     ("addr", "of the architecture"),
+    ("ghcb::exit_code::ioio", "the architecture's manual"),
     ("ghcb::features", "the GHCB specification's"),
     ("ghcb::guest_message", "the firmware's ABI"),
     ("ghcb::msr", "the GHCB specification's"),
     ("ghcb::page", "the GHCB specification's"),
     ("ghcb::psc", "the GHCB specification's"),
     ("ghci", "the GHCI specification's"),
+    ("kvm::cpuid::MAX_ENTRIES", "in the kernel's code alone"),
     ("kvm::events::VALID_ALL", "all the flags together"),
+    ("kvm::irq::CLOCK_VALID_FLAGS", "all the flags together"),
+    ("kvm::regs::SYNC_ALL", "all the sets together"),
+    ("kvm::regs::XSAVE_BYTES", "a size: crates/abi/src/kvm/regs.rs"),
     ("kvm::run::PORT_DATA_BYTES", "a page of the architecture"),
     ("kvm::run::UNION_BYTES", "a size: crates/headers/src/rule/tests/abi.rs"),
     ("kvm::run::coco_v1", "a proposal: crates/headers/src/rule/tests/abi.rs"),
@@ -82,11 +87,14 @@ const NOT_COMPARED: &[(&str, &str)] = &[
     ("kvm::sev::platform::VLEK_HASHSTICK_BYTES", "a size: crates/headers/src/rule/tests/abi.rs"),
     ("kvm::sev::snp::policy", "the firmware's ABI"),
     ("kvm::tdx::TDVMCALLINFO_SETUP_EVENT_NOTIFY_INTERRUPT", "in the kernel's code alone"),
+    ("msr_index", "the architecture's manual"),
     ("psci::SMCCC_VERSION", "a header that userspace does not have"),
     ("psci::version", "in the kernel's code alone"),
+    ("psp", "the firmware's ABI"),
     ("report", "the firmware's ABI"),
     ("rmp", "the architecture's manual"),
     ("sbi", "the SBI specification's"),
+    ("tdx", "the TDX module's ABI"),
     ("vmsa", "the architecture's manual"),
 ];
 
