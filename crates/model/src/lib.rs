@@ -1,8 +1,13 @@
 //! The kernel half in software: a deterministic KVM for confidential exits.
 //!
-//! [`Kvm`] makes VMs of a chosen kernel, [`Vm`] takes the ioctls of a VM, and [`Vcpu`] is the engine behind `KVM_RUN`:
-//! it runs a guest written as a Rust program ([`guest`]), fills the run page as that kernel fills it, and completes
-//! exits as that kernel completes them. It meets a VMM half at the port, `exeunt_proto::host`.
+//! It has two entries. [`Device`] is a process in front of `/dev/kvm` and `/dev/sev`: descriptors, ioctl numbers, and structs
+//! in the process's own memory. Below it the same by type: [`Kvm`] makes VMs of a chosen kernel and [`Host`], [`Vm`] takes the
+//! ioctls of a VM, and [`Vcpu`] is the engine behind `KVM_RUN`: it runs a guest written as a Rust program ([`guest`]),
+//! fills the run page as that kernel fills it, and completes exits as that kernel completes them. It meets a VMM half at
+//! the port, `exeunt_proto::host`.
+//!
+//! Confidential guests are launched and measured ([`launch`]) by a secure processor with real cryptography ([`psp`]).
+//! [`FaultPlan`] says what goes wrong; [`Stepper`] runs several vCPUs on one thread in an order that a seed decides.
 #![forbid(unsafe_code)]
 
 mod apic;
