@@ -203,7 +203,8 @@ impl World {
                 self.running.swap_remove(index);
                 Ok(())
             }
-            Err(Stop::Shutdown | Stop::NoProgress { .. }) if self.races => {
+            // A guest that races with itself is told what is not so, and touches what it was told.
+            Err(Stop::Shutdown | Stop::MemoryFault { .. } | Stop::NoProgress { .. }) if self.races => {
                 self.running.swap_remove(index);
                 Ok(())
             }
