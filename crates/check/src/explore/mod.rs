@@ -1,7 +1,7 @@
 //! Seeded schedules of small worlds: SNP guests, our VMM half, faults, and checkers that look after each step.
 //!
 //! A seed decides everything of a world: how many vCPUs, what each guest does, which of them runs next, and what goes
-//! wrong. Each guest keeps a [`ledger`](Ledger) of what it was told; the checkers hold it against the kernel half. A
+//! wrong. Each guest keeps a ledger of what it was told; the checkers hold it against the kernel half. A
 //! [`Canary`] is a VMM that is wrong on purpose, to see that the checkers notice.
 
 mod checks;
