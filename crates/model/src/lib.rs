@@ -39,6 +39,7 @@ pub use device::Device;
 pub use effects::Effects;
 pub use events::MachineCheck;
 pub use faults::{Fault, FaultPlan, Met, Point};
+pub use ghcb::Compiler;
 pub use host::{Host, Vendor};
 pub use kvm::Kvm;
 pub use memory::{DirtyLog, GuestMemfd, Protection, RmpEntry, Slot, SparseMemory, UserMemory, falloc};

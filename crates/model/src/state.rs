@@ -1,5 +1,6 @@
 //! What the vCPUs of a VM share.
 
+use crate::ghcb::Compiler;
 use crate::host::Host;
 use crate::launch::Sev;
 use crate::memory::Memory;
@@ -25,6 +26,7 @@ pub(crate) struct VmState {
     pub(crate) host: Host,
     pub(crate) vm_type: VmType,
     pub(crate) memory: Memory,
+    pub(crate) compiler: Compiler,
     caps: BTreeMap<Cap, u64>,
     /// `KVM_SEV_INIT2` has been done, if the type needs it.
     pub(crate) initialised: bool,
@@ -58,6 +60,7 @@ impl VmState {
             host,
             vm_type,
             memory,
+            compiler: Compiler::default(),
             caps: BTreeMap::new(),
             initialised: !vm_type.has_protected_state(),
             launched: !vm_type.has_protected_state(),

@@ -3,6 +3,7 @@
 use crate::caps::Asked;
 use crate::effects::Effects;
 use crate::faults::{FaultPlan, Faults, Met};
+use crate::ghcb::Compiler;
 use crate::guest::{Cpu, GuestFault};
 use crate::host::Host;
 use crate::memory::{Memory, UserMemory};
@@ -92,6 +93,11 @@ impl Vm {
     #[must_use]
     pub fn firmware_requests(&self) -> u64 {
         self.lock().firmware_requests
+    }
+
+    /// Says which compiler built the kernel. It shows in page-state changes that reach the last frame of 40 bits.
+    pub fn set_compiler(&self, compiler: Compiler) {
+        self.lock().compiler = compiler;
     }
 
     /// Plans what goes wrong from now on. The counts of the points begin at 0 again.

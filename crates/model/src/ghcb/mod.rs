@@ -12,6 +12,7 @@ mod vmgexit_msr;
 
 pub(crate) use ap_creation::{ApState, PendingVmsa};
 pub(crate) use mmio::Pieces;
+pub use psc::Compiler;
 pub(crate) use psc::PscState;
 
 use crate::memory::Memory;

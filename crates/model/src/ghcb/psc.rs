@@ -11,8 +11,29 @@ use exeunt_abi::ghcb::psc::{self, Entry, operation, result};
 use exeunt_abi::kvm::run::map_gpa_range;
 use exeunt_proto::exit::map_gpa_range_by_psc;
 
-/// A GFN of an entry has 40 bits, and a kernel built by gcc computes with 40 bits.
+/// A GFN of an entry is a bit-field of 40 bits.
 const GFN_MASK: u64 = 0xff_ffff_ffff;
+
+/// The compiler that built the kernel, which shows where a frame follows the last of the 40 bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compiler {
+    /// A sum with a bit-field keeps its 40 bits, so frame 0 follows the last one. Distributions build with gcc.
+    #[default]
+    Gcc,
+    /// The sum has 64 bits, and nothing follows the last frame.
+    Clang,
+}
+
+impl Compiler {
+    /// The frame so many pages behind an entry's own.
+    const fn follows(self, gfn: u64, pages: u64) -> u64 {
+        let sum = gfn.saturating_add(pages);
+        match self {
+            Self::Gcc => sum & GFN_MASK,
+            Self::Clang => sum,
+        }
+    }
+}
 
 /// Progress of a request. From 7.2 on the header is read once; before, only `cur` and `batch` are KVM's own and the
 /// rest lives in the guest's header.
@@ -73,7 +94,8 @@ impl Vcpu {
                 self.warnings = self.warnings.saturating_add(1);
                 return self.end_psc(&mut state.memory, result::GENERIC);
             }
-            let range = match self.next_range(&mut state.memory) {
+            let compiler = state.compiler;
+            let range = match self.next_range(&mut state.memory, compiler) {
                 Next::Range(range) => range,
                 Next::Over(code) => return self.end_psc(&mut state.memory, code),
             };
@@ -95,7 +117,7 @@ impl Vcpu {
     }
 
     /// Source: Linux v7.2 `arch/x86/kvm/svm/sev.c`, `snp_do_psc`.
-    fn next_range(&mut self, memory: &mut Memory) -> Next {
+    fn next_range(&mut self, memory: &mut Memory, compiler: Compiler) -> Next {
         let reads_header_again = !self.kernel.dialect.reads_psc_header_once();
         if reads_header_again {
             [self.psc.cur, self.psc.end] = self.psc_header(memory);
@@ -135,7 +157,7 @@ impl Vcpu {
             }
             let entry = self.psc_entry(memory, index);
             let follows = entry.operation() == first.operation()
-                && entry.gfn() == first.gfn().saturating_add(pages) & GFN_MASK
+                && entry.gfn() == compiler.follows(first.gfn(), pages)
                 && entry.cur_page() == 0
                 && entry.is_2m() == self.psc.is_2m;
             if !follows {

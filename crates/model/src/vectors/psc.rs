@@ -2,18 +2,25 @@
 
 use super::stage::{Setup, Stage};
 use super::{Row, replay};
+use crate::Compiler;
 use exeunt_abi::Dialect;
 use exeunt_abi::PAGE_SIZE;
 use exeunt_abi::ghcb::{exit_code, page};
 
 #[test]
 fn linux_7_2_page_state_changes_are_reproduced() {
-    replay("psc-7.2", 2250, |row| check(row, Dialect::Linux7_2));
+    replay("psc-7.2", 2250, |row| check(row, Dialect::Linux7_2, Compiler::Gcc));
 }
 
 #[test]
 fn linux_6_12_page_state_changes_are_reproduced() {
-    replay("psc-6.12", 2250, |row| check(row, Dialect::Linux6_12));
+    replay("psc-6.12", 2250, |row| check(row, Dialect::Linux6_12, Compiler::Gcc));
+}
+
+#[test]
+fn page_state_changes_of_kernels_that_clang_built_are_reproduced() {
+    replay("psc-7.2-nowrap", 72, |row| check(row, Dialect::Linux7_2, Compiler::Clang));
+    replay("psc-6.12-nowrap", 72, |row| check(row, Dialect::Linux6_12, Compiler::Clang));
 }
 
 /// The descriptor as the test expects it.
@@ -38,10 +45,11 @@ impl Descriptor {
     }
 }
 
-fn check(row: &Row, dialect: Dialect) {
+fn check(row: &Row, dialect: Dialect, compiler: Compiler) {
     let ghcb = row.hex("ghcb");
     let memory = vec![(ghcb, PAGE_SIZE)];
     let mut stage = Stage::new(&Setup { dialect, snp: true, ghcb_version: 2, memory, ..Setup::default() });
+    stage.vm.set_compiler(compiler);
     stage.register(ghcb);
     stage.set_map_gpa_range_exit(row.is("cap"));
     let max = usize::try_from(row.int("max")).unwrap();
