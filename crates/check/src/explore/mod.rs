@@ -20,17 +20,13 @@ use exeunt::{Policy, Stop, Watch};
 use exeunt_abi::kvm::caps::Cap;
 use exeunt_abi::kvm::memory::MEMORY_ATTRIBUTE_PRIVATE;
 use exeunt_abi::kvm::run::MAP_GPA_RANGE;
-use exeunt_abi::kvm::sev::id;
-use exeunt_abi::kvm::sev::snp::{LaunchFinish, LaunchStart, LaunchUpdate, page_type, policy};
 use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::{Arch, Dialect, Errno, Gpa, Kernel, PAGE_SIZE};
-use exeunt_model::psp::CommandError;
 use exeunt_model::{FaultPlan, Kvm, Point, Rng, Slot, Vcpu, Vm};
 use exeunt_proto::host::Vcpu as _;
 use ledger::Ledger;
 use serde::Serialize;
 use std::fmt;
-use zerocopy::FromZeros;
 
 /// Pages that each guest has to itself, its GHCB the first of them.
 const PAGES_PER_GUEST: u64 = 16;
@@ -148,7 +144,7 @@ impl World {
             ledgers.push(ledger);
             running.push((vcpu, Watch::default()));
         }
-        launch(&vm).map_err(|failed| format!("the launch failed: {failed}"))?;
+        vm.launch_with_secrets(guest::SECRETS).map_err(failed("the launch"))?;
         let has_faults = config.faults && rng.below(2) == 0;
         let races = has_faults && rng.below(4) == 0;
         if has_faults {
@@ -225,23 +221,6 @@ impl World {
             checks::told_and_true(ledger, &self.vm)
         })
     }
-}
-
-/// Launches a guest that has a page of secrets and nothing else.
-fn launch(vm: &Vm) -> Result<(), CommandError> {
-    /// Where in the process the page comes from: anywhere that no slot is.
-    const SOURCE: u64 = 0x7f00_0000_0000;
-    let mut start = LaunchStart::new_zeroed();
-    start.policy = policy::RSVD | policy::SMT;
-    vm.sev_command(id::SNP_LAUNCH_START, &mut start)?;
-    let mut secrets = LaunchUpdate::new_zeroed();
-    secrets.gfn_start = guest::SECRETS.gfn().0;
-    secrets.uaddr = SOURCE;
-    secrets.len = PAGE_SIZE;
-    secrets.page_type = page_type::SECRETS;
-    vm.user_memory().write(SOURCE, &[0; 4096])?;
-    vm.sev_command(id::SNP_LAUNCH_UPDATE, &mut secrets)?;
-    vm.sev_command(id::SNP_LAUNCH_FINISH, &mut LaunchFinish::new_zeroed())
 }
 
 #[cfg(test)]
