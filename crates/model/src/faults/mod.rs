@@ -247,6 +247,18 @@ impl Faults {
         Some(fault)
     }
 
+    /// Passes a point where a signal ends an ioctl.
+    ///
+    /// # Errors
+    ///
+    /// `EINTR` for [`Fault::Signal`].
+    pub(crate) fn signal_at(&self, point: Point) -> Result<(), Errno> {
+        match self.at(point) {
+            Some(Fault::Signal) => Err(Errno::EINTR),
+            _ => Ok(()),
+        }
+    }
+
     /// Passes a point that can only fail. Other faults do nothing there.
     ///
     /// # Errors

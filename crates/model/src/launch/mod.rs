@@ -61,8 +61,6 @@ pub(crate) struct Sev {
     /// Regions that are registered: address in the process and bytes.
     regions: Vec<(u64, u64)>,
     pub(crate) vcpus: BTreeMap<u64, VcpuState>,
-    /// Signals that come before the pages of a launch: how many pages are added before the next.
-    signal_after: Option<u64>,
     /// The vCPU at which the firmware refuses the VMSA, and its status.
     vmsa_fault: Option<(u64, u32)>,
     /// vCPUs that are made after the launch can run too.
@@ -101,7 +99,6 @@ impl Sev {
             owner: None,
             regions: Vec::new(),
             vcpus: BTreeMap::new(),
-            signal_after: None,
             vmsa_fault: None,
             lenient: false,
             response: Box::new([0; PAGE]),
@@ -164,21 +161,6 @@ impl Sev {
     fn protect(&mut self, id: u64) {
         if let Some(vcpu) = self.vcpus.get_mut(&id) {
             vcpu.protected = true;
-        }
-    }
-
-    /// Passes the place where a launch looks for a signal.
-    fn pass_signal(&mut self) -> Result<(), Errno> {
-        match self.signal_after {
-            Some(0) => {
-                self.signal_after = None;
-                Err(Errno::EINTR)
-            }
-            Some(pages) => {
-                self.signal_after = pages.checked_sub(1);
-                Ok(())
-            }
-            None => Ok(()),
         }
     }
 }
@@ -391,11 +373,6 @@ impl Vm {
     #[must_use]
     pub fn user_memory(&self) -> Arc<dyn UserMemory> {
         self.lock().memory.user()
-    }
-
-    /// A signal is pending for who launches the VM when this many more pages have been added.
-    pub fn signal_launch_after(&self, pages: u64) {
-        self.lock().sev.signal_after = Some(pages);
     }
 
     /// The firmware is going to refuse the VMSA of this vCPU once, with this status.

@@ -2,6 +2,7 @@
 
 use super::call::Call;
 use super::host::SevHost;
+use crate::faults::Point;
 use crate::psp::{Finish, PageType, VMSA_GPA};
 use crate::state::{PAGE, VmState};
 use exeunt_abi::kvm::sev::firmware;
@@ -137,7 +138,7 @@ fn add_page(
     gfn: Gfn,
     source: Option<u64>,
 ) -> Result<(), Errno> {
-    state.sev.pass_signal()?;
+    state.memory.faults.signal_at(Point::LaunchPage)?;
     let mut bytes = Box::new([0; PAGE]);
     if let Some(source) = source {
         if source == 0 {

@@ -54,7 +54,7 @@ pub(crate) struct Memory {
     id: u64,
     kernel: Kernel,
     vm_type: VmType,
-    faults: Faults,
+    pub(crate) faults: Faults,
     user: Arc<dyn UserMemory>,
     /// The slots by address space: that of guests, and that of system management mode.
     spaces: [Slots; 2],

@@ -4,7 +4,7 @@ use super::commands::copy_cpuid;
 use super::cpuid::read_all;
 use super::user::{copy_in, copy_out};
 use super::{Td, TdPhase};
-use crate::faults::{Fault, Point};
+use crate::faults::Point;
 use crate::memory::UserMemory;
 use crate::state::{PAGE, VmState};
 use crate::vcpu::{MpState, Vcpu};
@@ -109,9 +109,7 @@ impl Vcpu {
         }
         check_region(region, &self.initializing(&vm)?.td)?;
         while region.nr_pages > 0 {
-            if vm.faults.at(Point::LaunchPage) == Some(Fault::Signal) {
-                return Err(Errno::EINTR);
-            }
+            vm.faults.signal_at(Point::LaunchPage)?;
             let mut state = self.initializing(&vm)?;
             add_page(&mut state, region, measure, memory)?;
             region.source_addr = region.source_addr.wrapping_add(PAGE_SIZE);

@@ -15,7 +15,7 @@ use exeunt_abi::{Dialect, Errno, Gpa};
 use exeunt_model::guest::{Access, Cpu};
 use exeunt_model::launch::{SaveArea, SevHost};
 use exeunt_model::psp::{CommandError, Psp, PspConfig, PspFault, Version};
-use exeunt_model::{Kvm, Protection, Slot, SparseMemory, Vm};
+use exeunt_model::{Fault, FaultPlan, Kvm, Point, Protection, Slot, SparseMemory, Vm};
 use exeunt_proto::host::Vcpu as _;
 use std::sync::Arc;
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
@@ -156,7 +156,7 @@ fn at_the_first_page_every_reason_is_eio_and_at_a_later_one_a_short_success() {
     assert_eq!(pages(&vm, 8), nothing(8));
     // EINTR: a signal before the page.
     for (after, expected) in [(0, nothing(10)), (1, short(1, 10)), (2, short(2, 11))] {
-        vm.signal_launch_after(after);
+        vm.set_fault_plan(FaultPlan::new().with(Point::LaunchPage, after, Fault::Signal));
         let first = expected.1 - u64::from(expected.0.is_ok()) * (0x3000 - expected.3) / 0x1000;
         assert_eq!(pages(&vm, first), expected, "after {after}");
     }
