@@ -76,19 +76,7 @@ impl Vm {
     ///
     /// As for [`Vm::set_user_memory_region2`].
     pub fn add_slot(&self, slot: Slot) -> Result<(), Errno> {
-        let (file, guest_memfd_offset) = slot.guest_memfd.unzip();
-        let region = UserspaceMemoryRegion2 {
-            slot: slot.slot,
-            flags: slot.flags,
-            guest_phys_addr: slot.range.gpa().0,
-            memory_size: slot.range.bytes(),
-            userspace_addr: slot.userspace_addr,
-            guest_memfd_offset: guest_memfd_offset.unwrap_or(0),
-            guest_memfd: 0,
-            pad1: 0,
-            pad2: [0; 14],
-        };
-        self.lock().memory.set_region(&region, |_| file.ok_or(Errno::EBADF))
+        self.lock().memory.add_slot(slot)
     }
 
     /// Deletes a slot: its region with size 0.

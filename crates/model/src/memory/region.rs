@@ -58,6 +58,23 @@ impl Memory {
         slot & 0xffff < slots && slot >> 16 < self.address_spaces()
     }
 
+    /// Sets a slot by the ioctl that it needs.
+    pub(crate) fn add_slot(&mut self, slot: Slot) -> Result<(), Errno> {
+        let (file, guest_memfd_offset) = slot.guest_memfd.unzip();
+        let region = UserspaceMemoryRegion2 {
+            slot: slot.slot,
+            flags: slot.flags,
+            guest_phys_addr: slot.range.gpa().0,
+            memory_size: slot.range.bytes(),
+            userspace_addr: slot.userspace_addr,
+            guest_memfd_offset: guest_memfd_offset.unwrap_or(0),
+            guest_memfd: 0,
+            pad1: 0,
+            pad2: [0; 14],
+        };
+        self.set_region(&region, |_| file.ok_or(Errno::EBADF))
+    }
+
     /// Creates, moves, changes or deletes a slot. `resolve` finds the file of a descriptor, and is asked when KVM looks
     /// it up: last, and for a new slot only.
     ///

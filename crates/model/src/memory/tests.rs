@@ -1,31 +1,14 @@
 use super::*;
 use crate::faults::{Fault, FaultPlan, Point};
 use exeunt_abi::Dialect;
-use exeunt_abi::kvm::memory::UserspaceMemoryRegion2;
 use exeunt_abi::rmp::{Fields, State};
-
-fn add(memory: &mut Memory, slot: Slot) -> Result<(), Errno> {
-    let (file, offset) = slot.guest_memfd.unzip();
-    let region = UserspaceMemoryRegion2 {
-        slot: slot.slot,
-        flags: slot.flags,
-        guest_phys_addr: slot.range.gpa().0,
-        memory_size: slot.range.bytes(),
-        userspace_addr: slot.userspace_addr,
-        guest_memfd_offset: offset.unwrap_or(0),
-        guest_memfd: 0,
-        pad1: 0,
-        pad2: [0; 14],
-    };
-    memory.set_region(&region, |_| file.ok_or(Errno::EBADF))
-}
 
 fn memory_of(dialect: Dialect) -> (Memory, GuestMemfd) {
     let kernel = Kernel { dialect, arch: Arch::X86 };
     let mut memory = Memory::new(kernel, VmType::Snp, Arc::new(SparseMemory::new()), Faults::default());
     let file = memory.add_file(0x10_0000, 0).unwrap();
     let slot = Slot::shared(0, Gpa(0x1000), 0x3000).unwrap().with_guest_memfd(file, 0);
-    add(&mut memory, slot).unwrap();
+    memory.add_slot(slot).unwrap();
     (memory, file)
 }
 
@@ -105,7 +88,7 @@ fn a_launch_page_is_pre_guest_until_the_firmware_has_taken_it() {
 fn a_launch_page_is_refused_as_the_kernel_refuses_it() {
     for (dialect, both) in [(Dialect::Linux7_2, Errno::EINVAL), (Dialect::Linux6_12, Errno::EEXIST)] {
         let (mut memory, file) = memory_of(dialect);
-        add(&mut memory, Slot::shared(1, Gpa(0x9000), 0x1000).unwrap()).unwrap();
+        memory.add_slot(Slot::shared(1, Gpa(0x9000), 0x1000).unwrap()).unwrap();
         assert_eq!(memory.prepare_launch_page(Gfn(8), None), Err(Errno::EINVAL), "no slot");
         assert_eq!(memory.prepare_launch_page(Gfn(9), None), Err(Errno::EINVAL), "no file");
         assert_eq!(memory.prepare_launch_page(Gfn(1), None), Err(Errno::EINVAL), "no attribute");
