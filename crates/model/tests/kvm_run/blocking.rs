@@ -1,6 +1,6 @@
 //! vCPUs with nothing to do, on threads of their own.
 
-use crate::world::{Seen, reason};
+use crate::world::{calling, reason};
 use exeunt_abi::kvm::events::{VALID_SMM, VcpuEvents};
 use exeunt_abi::kvm::mp_state;
 use exeunt_abi::kvm::run::ExitReason;
@@ -8,7 +8,7 @@ use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::psci::function as f;
 use exeunt_abi::{Arch, Dialect, Errno, Kernel};
 use exeunt_model::guest::Cpu;
-use exeunt_model::{Kvm, MpState, Vcpu, Vm};
+use exeunt_model::{Kvm, MpState, Vm};
 use exeunt_proto::host::{Events as _, Vcpu as _};
 use std::thread;
 use zerocopy::FromZeros as _;
@@ -18,18 +18,6 @@ fn arm64() -> Vm {
     let vm = Kvm::new(kernel).create_vm(VmType::Default).unwrap();
     vm.set_blocking(true);
     vm
-}
-
-fn calling(vm: &Vm, calls: Vec<(u32, [u64; 3])>) -> (Vcpu, Seen<u64>) {
-    let seen = Seen::new();
-    let log = seen.clone();
-    let program = |cpu: Cpu| async move {
-        for (function, args) in calls {
-            log.push(cpu.psci(function, args).await?);
-        }
-        Ok(())
-    };
-    (vm.create_vcpu(0, program).unwrap(), seen)
 }
 
 /// Waits until a vCPU sleeps: the only way there is to know that it does.

@@ -208,7 +208,7 @@ fn a_key_above_what_the_guest_or_the_platform_has_is_refused() {
 }
 
 /// Launches with an ID block that was signed for this guest, after a change to it.
-fn launch_with_id(vm: &Vm, change: fn(&mut IdBlock), author: bool) -> Result<(), u32> {
+fn launch_with_id(vm: &Vm, change: impl FnOnce(&mut IdBlock), author: bool) -> Result<(), u32> {
     let mut block = IdBlock::new_zeroed();
     block.ld = vm.launch_digest().unwrap();
     (block.family_id, block.image_id) = ([1; 16], [2; 16]);
@@ -235,7 +235,7 @@ fn an_id_block_is_checked_against_the_guest_and_its_signatures() {
         start(&vm, POLICY).unwrap();
         vm
     };
-    let with = |change| launch_with_id(&fresh(), change, true);
+    let with = |change: fn(&mut IdBlock)| launch_with_id(&fresh(), change, true);
     assert_eq!(with(|_| ()), Ok(()));
     assert_eq!(with(|block| block.version = 2), Err(firmware::INVALID_PARAM));
     assert_eq!(with(|block| block.policy ^= 1), Err(firmware::POLICY_FAILURE));
@@ -270,8 +270,7 @@ fn a_report_gives_the_identity_the_host_data_and_the_digests_of_the_keys() {
         crate::snp_world::update(&vm, page_type::SECRETS, crate::snp_world::SECRETS, &[0; 4096]).unwrap();
         // The digest that the block has to name is the one after the VMSA, which FINISH adds.
         let expected = vm.digest_with_vmsas().unwrap();
-        vm.user_memory().write(crate::snp_world::SOURCE + 0x2000, &expected).unwrap();
-        assert_eq!(launch_with_digest(&vm, expected, author), Ok(()));
+        assert_eq!(launch_with_id(&vm, |block| block.ld = expected, author), Ok(()));
         run_to_halt(&mut vcpu);
         let response = payload(seen.take().pop().unwrap());
         let report = Report::parse_response(&response).unwrap().known().unwrap();
@@ -286,21 +285,6 @@ fn a_report_gives_the_identity_the_host_data_and_the_digests_of_the_keys() {
         assert_eq!(report.wire.id_key_digest, digest(auth.id_key.as_bytes()));
         assert_eq!(report.author_key_digest(), author.then(|| digest(auth.author_key.as_bytes())));
     }
-}
-
-fn launch_with_digest(vm: &Vm, ld: [u8; 48], author: bool) -> Result<(), u32> {
-    let mut block = IdBlock::new_zeroed();
-    (block.ld, block.family_id, block.image_id) = (ld, [1; 16], [2; 16]);
-    (block.version, block.guest_svn, block.policy) = (ID_BLOCK_VERSION, 3, POLICY);
-    let [id_key, author_key] = [[4; 48], [5; 48]].map(|bytes| SigningKey::from_slice(&bytes).unwrap());
-    let auth = sign_id_block(&block, &id_key, Some(&author_key));
-    let at = crate::snp_world::SOURCE;
-    vm.user_memory().write(at, block.as_bytes()).unwrap();
-    vm.user_memory().write(at + 0x1000, auth.as_bytes()).unwrap();
-    let mut params = LaunchFinish::new_zeroed();
-    (params.id_block_uaddr, params.id_auth_uaddr) = (at, at + 0x1000);
-    (params.id_block_en, params.auth_key_en, params.host_data) = (1, author.into(), [6; 32]);
-    vm.sev_command(id::SNP_LAUNCH_FINISH, &mut params).map_err(|failed| failed.error)
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! PSCI of arm64 and the crash and reset of Hyper-V: the events, byte for byte, and what KVM answers itself.
 
-use crate::world::{Seen, kernel, launched, reason};
+use crate::world::{Seen, calling, kernel, launched, reason};
 use exeunt_abi::kvm::caps::Cap;
 use exeunt_abi::kvm::mp_state;
 use exeunt_abi::kvm::run::{ExitReason, event_type};
@@ -19,19 +19,6 @@ fn arm64(dialect: Dialect) -> Vm {
 
 const fn register(code: i64) -> u64 {
     u64::from_ne_bytes(code.to_ne_bytes())
-}
-
-/// A vCPU that makes these calls, and what it finds in `x0` after each.
-fn calling(vm: &Vm, calls: Vec<(u32, [u64; 3])>) -> (Vcpu, Seen<u64>) {
-    let seen = Seen::new();
-    let log = seen.clone();
-    let program = |cpu: Cpu| async move {
-        for (function, args) in calls {
-            log.push(cpu.psci(function, args).await?);
-        }
-        Ok(())
-    };
-    (vm.create_vcpu(0, program).unwrap(), seen)
 }
 
 /// The union after one call in a new VM, over bytes that userspace left; `None` if the call did not exit.

@@ -96,3 +96,16 @@ pub(crate) fn run_to_halt(vcpu: &mut Vcpu) {
     assert_eq!(vcpu.enter(), Ok(()));
     assert_eq!(reason(vcpu), ExitReason::HLT);
 }
+
+/// An arm64 vCPU that makes these PSCI calls, and what it finds in `x0` after each.
+pub(crate) fn calling(vm: &Vm, calls: Vec<(u32, [u64; 3])>) -> (Vcpu, Seen<u64>) {
+    let seen = Seen::new();
+    let log = seen.clone();
+    let program = |cpu: Cpu| async move {
+        for (function, args) in calls {
+            log.push(cpu.psci(function, args).await?);
+        }
+        Ok(())
+    };
+    (vm.create_vcpu(0, program).unwrap(), seen)
+}
