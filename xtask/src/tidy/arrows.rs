@@ -28,20 +28,31 @@ const MODEL: &str = "exeunt-model";
 const CPU: &str = "exeunt-cpu";
 const LINUX: &str = "exeunt-linux";
 const HEADERS: &str = "exeunt-headers";
+const CERTS: &str = "exeunt-certs";
+const QUOTE: &str = "exeunt-quote";
+const ADAPTERS: &str = "exeunt-adapters";
+const C: &str = "exeunt-c";
 const CHECK: &str = "exeunt-check";
 const RIG: &str = "exeunt-rig";
 const INTERPOSE: &str = "exeunt-interpose";
 const CLI: &str = "exeunt-cli";
 
-const HALVES: &[&str] = &[ABI, PROTO, SERVICE, MODEL, CPU, LINUX];
-const ALL: &[&str] = &[ABI, PROTO, SERVICE, MODEL, CPU, LINUX, HEADERS, CHECK, INTERPOSE];
-const FUZZED: &[&str] = &[ABI, PROTO, SERVICE, MODEL, CPU, LINUX, CHECK];
+/// What a VMM adds: policy, and the providers and adapters around it.
+const VMM: &[&str] = &[ABI, PROTO, SERVICE, CERTS, QUOTE, ADAPTERS];
+const HALVES: &[&str] = &[ABI, PROTO, SERVICE, CERTS, QUOTE, ADAPTERS, MODEL, CPU, LINUX];
+const ALL: &[&str] =
+    &[ABI, PROTO, SERVICE, CERTS, QUOTE, ADAPTERS, MODEL, CPU, LINUX, HEADERS, CHECK, INTERPOSE];
+const FUZZED: &[&str] = &[ABI, PROTO, SERVICE, CERTS, QUOTE, ADAPTERS, MODEL, CPU, LINUX, CHECK];
 const WIRE: Option<&[&str]> = Some(&["zerocopy"]);
 
 const ROOMS: &[Room] = &[
     Room { package: ABI, dir: "crates/abi", sees: &[], outside: WIRE },
     Room { package: PROTO, dir: "crates/proto", sees: &[ABI], outside: WIRE },
     Room { package: SERVICE, dir: "crates/service", sees: &[ABI, PROTO], outside: None },
+    Room { package: CERTS, dir: "crates/certs", sees: &[ABI, PROTO, SERVICE], outside: None },
+    Room { package: QUOTE, dir: "crates/quote", sees: &[ABI, PROTO, SERVICE], outside: None },
+    Room { package: ADAPTERS, dir: "crates/adapters", sees: &[ABI, PROTO, SERVICE], outside: None },
+    Room { package: C, dir: "crates/c", sees: VMM, outside: None },
     Room { package: MODEL, dir: "crates/model", sees: &[ABI, PROTO], outside: None },
     Room { package: CPU, dir: "crates/cpu", sees: &[ABI, PROTO, MODEL], outside: None },
     Room { package: LINUX, dir: "crates/linux", sees: &[ABI, PROTO], outside: None },
