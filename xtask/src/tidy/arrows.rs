@@ -23,6 +23,7 @@ struct Room {
 
 const ABI: &str = "exeunt-abi";
 const PROTO: &str = "exeunt-proto";
+const RUNS: &str = "exeunt-runs";
 const SERVICE: &str = "exeunt";
 const MODEL: &str = "exeunt-model";
 const CPU: &str = "exeunt-cpu";
@@ -48,12 +49,13 @@ const WIRE: Option<&[&str]> = Some(&["zerocopy"]);
 const ROOMS: &[Room] = &[
     Room { package: ABI, dir: "crates/abi", sees: &[], outside: WIRE },
     Room { package: PROTO, dir: "crates/proto", sees: &[ABI], outside: WIRE },
-    Room { package: SERVICE, dir: "crates/service", sees: &[ABI, PROTO], outside: None },
+    Room { package: RUNS, dir: "crates/runs", sees: &[], outside: Some(&[]) },
+    Room { package: SERVICE, dir: "crates/service", sees: &[ABI, PROTO, RUNS], outside: None },
     Room { package: CERTS, dir: "crates/certs", sees: &[ABI, PROTO, SERVICE], outside: None },
     Room { package: QUOTE, dir: "crates/quote", sees: &[ABI, PROTO, SERVICE], outside: None },
     Room { package: ADAPTERS, dir: "crates/adapters", sees: &[ABI, PROTO, SERVICE], outside: None },
     Room { package: C, dir: "crates/c", sees: VMM, outside: None },
-    Room { package: MODEL, dir: "crates/model", sees: &[ABI, PROTO], outside: None },
+    Room { package: MODEL, dir: "crates/model", sees: &[ABI, PROTO, RUNS], outside: None },
     Room { package: CPU, dir: "crates/cpu", sees: &[ABI, PROTO, MODEL], outside: None },
     Room { package: LINUX, dir: "crates/linux", sees: &[ABI, PROTO], outside: None },
     Room { package: HEADERS, dir: "crates/headers", sees: &[ABI], outside: None },

@@ -1,7 +1,7 @@
 //! Memory attributes: which frames are private, kept as runs.
 
-use crate::memory::run_map::RunMap;
 use exeunt_proto::conversion::{PageRange, PageState};
+use exeunt_runs::RunMap;
 use std::ops::Range;
 
 /// The private frames of a VM. Everything else is shared, which is what a new VM starts with.

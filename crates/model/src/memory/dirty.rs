@@ -1,10 +1,10 @@
 //! Dirty logs: which pages of a slot the guest or KVM wrote.
 
-use crate::memory::run_map::RunMap;
 use crate::memory::{Memory, Slot};
 use exeunt_abi::kvm::memory::MEM_LOG_DIRTY_PAGES;
 use exeunt_abi::{Errno, Gfn};
 use exeunt_proto::conversion::PageRange;
+use exeunt_runs::RunMap;
 
 /// Pages that a word of a bitmap speaks for.
 const PAGES_PER_WORD: u64 = 64;

@@ -2,10 +2,10 @@
 
 use crate::faults::{Fault, Faults, Point};
 use crate::memory::remove_range;
-use crate::memory::run_map::{Linear, RunMap};
 use crate::state::PAGE;
 use exeunt_abi::kvm::memory::{GUEST_MEMFD_FLAG_INIT_SHARED, GUEST_MEMFD_FLAG_MMAP};
 use exeunt_abi::{Errno, PAGE_SIZE};
+use exeunt_runs::{Linear, RunMap};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 

@@ -148,7 +148,7 @@ impl Memory {
 }
 
 fn advanced(entry: RmpEntry, pages: u64) -> RmpEntry {
-    use crate::memory::run_map::Linear;
+    use exeunt_runs::Linear;
     entry.advance(pages)
 }
 

@@ -6,12 +6,12 @@
 
 use crate::guest::{Access, GuestFault};
 use crate::memory::fault::{Backing, Miss};
-use crate::memory::run_map::RunMap;
 use crate::memory::{Memory, Slot};
 use crate::state::PAGE;
 use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::{Errno, Gfn, Gpa, PAGES_PER_2M};
 use exeunt_proto::conversion::{PageRange, PageState};
+use exeunt_runs::RunMap;
 use std::ops::Range;
 
 /// The secure EPT, and what of the TD's parameters decides an access.

@@ -1,7 +1,7 @@
 //! An entry of the reverse map table.
 
-use crate::memory::run_map::Linear;
 use exeunt_abi::rmp::{Fields, RawEntry, State, bits, vmpl};
+use exeunt_runs::Linear;
 
 /// An entry: the architectural fields as in memory, and the permissions of each privilege level where Linux has the
 /// part that is opaque to it.

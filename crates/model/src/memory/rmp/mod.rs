@@ -6,9 +6,9 @@ mod instructions;
 pub use entry::RmpEntry;
 pub(crate) use instructions::{Adjust, Target, Validate, Violation};
 
-use crate::memory::run_map::RunMap;
 use exeunt_abi::rmp::{Fields, instruction};
 use exeunt_abi::{Errno, PAGES_PER_2M};
+use exeunt_runs::RunMap;
 use std::ops::Range;
 
 /// The table. A frame without an entry is the hypervisor's.

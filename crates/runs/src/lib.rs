@@ -1,11 +1,15 @@
 //! A map from page numbers to values that stores runs.
+//!
+//! The kernel half in software keeps attributes, backing and the reverse map in it, the VMM half what it knows of its
+//! pages. Neither depends on the other.
+#![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::ops::Range;
 
 /// What the pages of a run hold. The first page's value decides the others.
-pub(crate) trait Linear: Copy + PartialEq {
+pub trait Linear: Copy + PartialEq {
     /// The value of the page that lies so many pages behind.
     #[must_use]
     fn advance(self, pages: u64) -> Self;
@@ -19,16 +23,18 @@ impl Linear for () {
 ///
 /// What an operation costs is decided by the runs that it meets and never by the pages they have.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct RunMap<V> {
+pub struct RunMap<V> {
     /// The first page, the page behind the last, and the value of the first.
     runs: BTreeMap<u64, (u64, V)>,
 }
 
 /// One run: `pages` is not empty, and `first` is the value of its first page.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Run<V> {
-    pub(crate) pages: Range<u64>,
-    pub(crate) first: V,
+pub struct Run<V> {
+    /// Its pages.
+    pub pages: Range<u64>,
+    /// The value of the first of them.
+    pub first: V,
 }
 
 impl<V> Default for RunMap<V> {
@@ -39,19 +45,22 @@ impl<V> Default for RunMap<V> {
 
 impl<V: Linear> RunMap<V> {
     /// The value of a page.
-    pub(crate) fn get(&self, page: u64) -> Option<V> {
+    #[must_use]
+    pub fn get(&self, page: u64) -> Option<V> {
         let (start, (end, first)) = self.runs.range(..=page).next_back()?;
         (*end > page).then(|| first.advance(page.wrapping_sub(*start)))
     }
 
     /// The rest of the run that holds a page, from that page on.
-    pub(crate) fn run_from(&self, page: u64) -> Option<Run<V>> {
+    #[must_use]
+    pub fn run_from(&self, page: u64) -> Option<Run<V>> {
         let (start, (end, first)) = self.runs.range(..=page).next_back()?;
         (*end > page).then(|| Run { pages: page..*end, first: first.advance(page.wrapping_sub(*start)) })
     }
 
     /// The first run that reaches into a range, clipped to it.
-    pub(crate) fn first_in(&self, pages: Range<u64>) -> Option<Run<V>> {
+    #[must_use]
+    pub fn first_in(&self, pages: Range<u64>) -> Option<Run<V>> {
         if pages.start >= pages.end {
             return None;
         }
@@ -66,7 +75,7 @@ impl<V: Linear> RunMap<V> {
     }
 
     /// The runs that reach into a range, clipped to it, in order.
-    pub(crate) fn runs(&self, pages: Range<u64>) -> impl Iterator<Item = Run<V>> + '_ {
+    pub fn runs(&self, pages: Range<u64>) -> impl Iterator<Item = Run<V>> + '_ {
         let head = self
             .run_from(pages.start)
             .filter(|_| pages.start < pages.end)
@@ -83,7 +92,8 @@ impl<V: Linear> RunMap<V> {
     }
 
     /// Whether every page of a range holds a value.
-    pub(crate) fn covers(&self, pages: Range<u64>) -> bool {
+    #[must_use]
+    pub fn covers(&self, pages: Range<u64>) -> bool {
         let mut next = pages.start;
         while next < pages.end {
             match self.runs.range(..=next).next_back() {
@@ -95,7 +105,8 @@ impl<V: Linear> RunMap<V> {
     }
 
     /// Whether no page of a range holds a value.
-    pub(crate) fn is_free(&self, pages: Range<u64>) -> bool {
+    #[must_use]
+    pub fn is_free(&self, pages: Range<u64>) -> bool {
         pages.start >= pages.end || self.last_before(pages.end).is_none_or(|end| end <= pages.start)
     }
 
@@ -105,17 +116,19 @@ impl<V: Linear> RunMap<V> {
     }
 
     /// How many pages hold a value.
-    pub(crate) fn pages(&self) -> u64 {
+    #[must_use]
+    pub fn pages(&self) -> u64 {
         self.runs.iter().fold(0, |sum: u64, (start, (end, _))| sum.saturating_add(end.wrapping_sub(*start)))
     }
 
     /// How many runs there are.
-    pub(crate) fn run_count(&self) -> usize {
+    #[must_use]
+    pub fn run_count(&self) -> usize {
         self.runs.len()
     }
 
     /// Gives the first page of a range a value, and the others those that follow from it.
-    pub(crate) fn put(&mut self, pages: Range<u64>, first: V) {
+    pub fn put(&mut self, pages: Range<u64>, first: V) {
         if pages.start >= pages.end {
             return;
         }
@@ -138,7 +151,7 @@ impl<V: Linear> RunMap<V> {
     }
 
     /// Takes the values of a range away.
-    pub(crate) fn clear(&mut self, pages: Range<u64>) {
+    pub fn clear(&mut self, pages: Range<u64>) {
         if pages.start >= pages.end {
             return;
         }
@@ -164,7 +177,7 @@ impl<V: Linear> RunMap<V> {
 
     /// Replaces the values of a range by what `change` makes of them. Pages without a value stay so. `change` is given
     /// the first page of each run and must treat the others alike.
-    pub(crate) fn update(&mut self, pages: Range<u64>, mut change: impl FnMut(V) -> V) {
+    pub fn update(&mut self, pages: Range<u64>, mut change: impl FnMut(V) -> V) {
         let mut next = pages.start;
         while let Some(run) = self.first_in(next..pages.end) {
             next = run.pages.end;
