@@ -2,6 +2,7 @@
 
 use crate::exit::Words;
 use core::fmt;
+use core::mem::size_of;
 use exeunt_abi::Gpa;
 use exeunt_abi::ghci::{QUOTE_VERSION, QuoteHeader, fatal_error, leaf, quote_status};
 use zerocopy::FromBytes;
@@ -205,6 +206,8 @@ pub enum QuoteError {
         /// Bytes behind the header.
         room: usize,
     },
+    /// The TD handed nothing over that a quote could be made of.
+    Empty,
 }
 
 impl fmt::Display for QuoteError {
@@ -213,6 +216,7 @@ impl fmt::Display for QuoteError {
             Self::Short { bytes } => write!(f, "{bytes} bytes hold no header of a quote"),
             Self::Version { version } => write!(f, "the buffer of the quote has version {version}"),
             Self::Length { length, room } => write!(f, "{length} bytes lie in a buffer for {room}"),
+            Self::Empty => f.write_str("there is no report to make a quote of"),
         }
     }
 }
@@ -266,6 +270,27 @@ impl<'a> Quote<'a> {
             request: data.get(..header.in_len as usize).ok_or(outside)?,
             quote: data.get(..header.out_len as usize).ok_or(outside)?,
         })
+    }
+}
+
+/// Bytes of the report that a TD hands over, out of a copy of the head of its buffer. The buffer has `size_bytes`, the
+/// head included. `out_len` does not count: it is the host's to write.
+///
+/// Source: Intel 348552 version 1.5, section 3.3.
+///
+/// # Errors
+///
+/// The first check that fails, in the order of the variants.
+pub fn quote_request_bytes(head: &[u8], size_bytes: u64) -> Result<u32, QuoteError> {
+    let size_bytes = usize::try_from(size_bytes).unwrap_or(usize::MAX);
+    let short = QuoteError::Short { bytes: head.len().min(size_bytes) };
+    let (header, _) = QuoteHeader::read_from_prefix(head).map_err(|_| short)?;
+    let room = size_bytes.checked_sub(size_of::<QuoteHeader>()).ok_or(short)?;
+    match header.in_len {
+        _ if header.version != QUOTE_VERSION => Err(QuoteError::Version { version: header.version }),
+        length if length as usize > room => Err(QuoteError::Length { length, room }),
+        0 => Err(QuoteError::Empty),
+        length => Ok(length),
     }
 }
 

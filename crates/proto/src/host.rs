@@ -104,7 +104,12 @@ pub trait Host {
     /// The error number of the system call that failed. The effect may have been applied in part.
     fn apply(&mut self, action: &Action<'_>) -> Result<(), Errno>;
 
-    /// Reads shared guest memory, once. Only the dialect `vmgexit-v10` asks for it, and a host may do without.
+    /// The vCPU whose exit is being answered, as the host counts. A TD gets interrupts on the vCPU that asked for them.
+    fn vcpu_id(&self) -> u64 {
+        0
+    }
+
+    /// Reads shared guest memory, once. Quotes of TDs and the dialect `vmgexit-v10` need it, and a host may do without.
     ///
     /// # Errors
     ///

@@ -16,6 +16,7 @@ pub mod policy;
 pub mod run;
 pub mod snapshot;
 pub mod stop;
+pub mod tdx;
 mod vmgexit;
 
 pub use plan::Plan;

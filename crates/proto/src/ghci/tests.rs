@@ -47,6 +47,34 @@ fn a_quote_gives_what_its_lengths_say_and_refuses_what_they_do_not_hold() {
 }
 
 #[test]
+fn a_report_is_taken_when_it_lies_in_the_buffer_whatever_the_guest_wrote_into_out_len() {
+    for out_len in [0, u32::MAX] {
+        for (in_len, size_bytes, expected) in [
+            (1, 25, Ok(1)),
+            (1024, 4096, Ok(1024)),
+            (4072, 4096, Ok(4072)),
+            (4073, 4096, Err(QuoteError::Length { length: 4073, room: 4072 })),
+            (u32::MAX, 4096, Err(QuoteError::Length { length: u32::MAX, room: 4072 })),
+            (0, 4096, Err(QuoteError::Empty)),
+            (0, 24, Err(QuoteError::Empty)),
+            (1, 24, Err(QuoteError::Length { length: 1, room: 0 })),
+            (1, 23, Err(QuoteError::Short { bytes: 23 })),
+        ] {
+            let head = buffer(7, in_len, out_len, 0);
+            assert_eq!(quote_request_bytes(&head, size_bytes), expected, "{in_len} in {size_bytes}");
+        }
+    }
+    let mut head = buffer(0, 1, 0, 0);
+    for length in 0..24 {
+        let short = Err(QuoteError::Short { bytes: length });
+        assert_eq!(quote_request_bytes(&head[..length], 4096), short);
+    }
+    head[7] = 1;
+    let version = QuoteError::Version { version: 1 << 56 | 1 };
+    assert_eq!(quote_request_bytes(&head, 4096), Err(version));
+}
+
+#[test]
 fn a_status_of_a_quote_comes_back_from_its_number() {
     for number in (0..16).chain((0..16).map(|low| 1 << 63 | low)).chain([u64::MAX]) {
         let status = QuoteStatus::from_number(number);
