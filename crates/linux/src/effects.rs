@@ -1,19 +1,27 @@
 //! The effects on the host: memory attributes, discards, writes, and a bus that remembers.
 
 use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use exeunt_abi::Errno;
-use exeunt_abi::kvm::memory::MEMORY_ATTRIBUTE_PRIVATE;
-use exeunt_proto::conversion::{PageRange, PageState};
+use exeunt_abi::kvm::ioctl::KVM_PRE_FAULT_MEMORY;
+use exeunt_proto::conversion::PageRange;
 use exeunt_proto::host::{Action, Host};
-use kvm_bindings::kvm_memory_attributes;
+use zerocopy::IntoBytes;
 
+use crate::attributes::set_attributes;
+use crate::ioctl_unsafe;
+use crate::prefault::prefault;
 use crate::vm::Machine;
 
 /// The host's side of one VM. Clones act on the same VM and share its ports.
+///
+/// No lock is held across a system call: vCPUs that convert, even the same pages, wait for each other in the kernel only.
 #[derive(Clone, Debug)]
 pub struct Effects {
+    /// The vCPU that pages are mapped through, if one is known. It goes first, see `Machine`.
+    vcpu: Option<Arc<OwnedFd>>,
     machine: Arc<Machine>,
 }
 
@@ -25,8 +33,8 @@ pub(crate) struct Ports {
 }
 
 impl Effects {
-    pub(crate) fn new(machine: Arc<Machine>) -> Self {
-        Self { machine }
+    pub(crate) fn new(machine: Arc<Machine>, vcpu: Option<OwnedFd>) -> Self {
+        Self { vcpu: vcpu.map(Arc::new), machine }
     }
 
     /// What the guest wrote to ports, in order: the port, and the bytes of one exit.
@@ -40,17 +48,29 @@ impl Effects {
         self.machine.ports().values.insert(port, value);
     }
 
-    fn set_attributes(&self, range: PageRange, to: PageState) -> Result<(), Errno> {
-        let attributes = kvm_memory_attributes {
-            address: range.gpa().0,
-            size: range.bytes(),
-            attributes: match to {
-                PageState::Shared => 0,
-                PageState::Private => MEMORY_ATTRIBUTE_PRIVATE,
-            },
-            flags: 0,
-        };
-        self.machine.fd.set_memory_attributes(attributes).map_err(|error| Errno(error.errno()))
+    /// Maps pages into the guest before it touches them: `KVM_PRE_FAULT_MEMORY`, in parts. Private pages get memory in
+    /// the `guest_memfd` by it, and shared ones in the mapping.
+    ///
+    /// It goes through the vCPU that these effects belong to (`Vcpu::effects`), and waits until that is out of `KVM_RUN`.
+    ///
+    /// # Errors
+    ///
+    /// `EOPNOTSUPP` without a vCPU, before Linux 6.11, and where the guest or the host cannot; else the error of the
+    /// ioctl. It is never wrong to go on, because the guest's own accesses map what is missing.
+    pub fn prefault(&self, range: PageRange) -> Result<(), Errno> {
+        let Some(vcpu) = &self.vcpu else { return Err(Errno::EOPNOTSUPP) };
+        prefault(range, |left| {
+            ioctl_unsafe::plain(vcpu.as_fd(), KVM_PRE_FAULT_MEMORY, left.as_mut_bytes()).map(drop)
+        })
+    }
+
+    /// Gets memory for shared pages before anyone touches them: `MADV_POPULATE_WRITE`. What they hold stays.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if a page lies in no slot, `EOPNOTSUPP` before Linux 5.14, else the error of `madvise`.
+    pub fn populate(&self, range: PageRange) -> Result<(), Errno> {
+        self.machine.memory.table().populate(range)
     }
 }
 
@@ -63,9 +83,11 @@ impl Host for Effects {
     /// does not have, and `EOPNOTSUPP` for private memory where a slot has none: nothing has been changed then.
     fn apply(&mut self, action: &Action<'_>) -> Result<(), Errno> {
         match *action {
-            Action::SetAttributes { range, to } => self.set_attributes(range, to),
-            Action::Discard { range, backing } => self.machine.memory().discard(range, backing),
-            Action::WriteGuest { gpa, bytes } => self.machine.memory().write(gpa, bytes),
+            Action::SetAttributes { range, to } => {
+                set_attributes(ioctl_unsafe::borrowed(&self.machine.fd), range, to)
+            }
+            Action::Discard { range, backing } => self.machine.memory.table().discard(range, backing),
+            Action::WriteGuest { gpa, bytes } => self.machine.memory.table().write(gpa, bytes),
             _ => Err(Errno::EOPNOTSUPP),
         }
     }

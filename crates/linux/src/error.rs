@@ -74,6 +74,14 @@ pub enum KvmError {
         /// The error of `mmap`.
         errno: Errno,
     },
+    /// A system call on a file that backs guest memory failed.
+    #[error("{call} on a file for guest memory failed with {errno}")]
+    File {
+        /// The system call.
+        call: &'static str,
+        /// Its error.
+        errno: Errno,
+    },
     /// A vCPU's run area has no port page.
     #[error("KVM_GET_VCPU_MMAP_SIZE is {bytes:#x}, too small for the run page and the port page")]
     RunArea {
@@ -107,11 +115,25 @@ pub enum MemoryFlaw {
     Wraps,
     /// It shares a page with memory that is there already.
     Overlaps,
+    /// The host memory behind it ends before it does.
+    PastEnd,
+    /// The host memory behind it consists of larger pages, and it does not start and end with one.
+    PartialPage {
+        /// The length of such a page.
+        page_bytes: u64,
+    },
 }
 
 impl fmt::Display for MemoryFlaw {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::PartialPage { page_bytes } => {
+                return write!(
+                    f,
+                    "the host memory has pages of {page_bytes:#x} bytes, and it is not whole ones"
+                );
+            }
+            Self::PastEnd => "the host memory ends before it does",
             Self::Empty => "the length is 0",
             Self::Unaligned => "start and length must be multiples of 4096",
             Self::Wraps => "the end lies above 2^64",
@@ -151,6 +173,16 @@ mod tests {
                 "0x1000 bytes of memory at 0x1001",
             ),
             (KvmError::Map { bytes: 0x1000, errno }, "ENOTTY"),
+            (KvmError::File { call: "fstat", errno }, "fstat on a file for guest memory failed with ENOTTY"),
+            (
+                KvmError::BadMemory {
+                    gpa: Gpa(0),
+                    bytes: 0x1000,
+                    flaw: MemoryFlaw::PartialPage { page_bytes: 0x20_0000 },
+                },
+                "pages of 0x200000 bytes",
+            ),
+            (KvmError::BadMemory { gpa: Gpa(0), bytes: 0x1000, flaw: MemoryFlaw::PastEnd }, "ends before"),
             (KvmError::RunArea { bytes: 0x1000 }, "0x1000"),
             (KvmError::MachineChecksOn, "CR4.MCE"),
             (KvmError::Ioctl { name: "KVM_CREATE_VM", errno }, "KVM_CREATE_VM failed with ENOTTY"),

@@ -28,12 +28,13 @@ const _: () = assert!(size_of::<kvm_device_attr>() == 0x18);
 ///
 /// `EFAULT` for one that is not among those, or whose argument has another length than its number says.
 pub(crate) fn plain(fd: BorrowedFd<'_>, request: Ioctl, argument: &mut [u8]) -> Result<u64, Errno> {
-    const PLAIN: [Ioctl; 5] = [
+    const PLAIN: [Ioctl; 6] = [
         ioctl::KVM_ENABLE_CAP,
         ioctl::KVM_SET_MEMORY_ATTRIBUTES,
         ioctl::KVM_CREATE_GUEST_MEMFD,
         ioctl::KVM_GET_MP_STATE,
         ioctl::KVM_SET_MP_STATE,
+        ioctl::KVM_PRE_FAULT_MEMORY,
     ];
     if !PLAIN.contains(&request) || usize::from(request.parts().size_bytes) != argument.len() {
         return Err(Errno::EFAULT);
@@ -83,6 +84,12 @@ pub(crate) fn made(descriptor: u64) -> Result<OwnedFd, Errno> {
 pub(crate) fn borrowed(vm: &VmFd) -> BorrowedFd<'_> {
     // SAFETY: It is open for as long as `vm` is borrowed.
     unsafe { BorrowedFd::borrow_raw(vm.as_raw_fd()) }
+}
+
+/// The descriptor of a vCPU.
+pub(crate) fn borrowed_vcpu(vcpu: &VcpuFd) -> BorrowedFd<'_> {
+    // SAFETY: It is open for as long as `vcpu` is borrowed.
+    unsafe { BorrowedFd::borrow_raw(vcpu.as_raw_fd()) }
 }
 
 /// Enters the guest. The exit is in the run page then.

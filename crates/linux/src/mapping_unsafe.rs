@@ -1,5 +1,7 @@
-//! Mapped memory that a guest or the kernel writes at the same time. It is copied in and out and never borrowed.
+//! Mapped memory that a guest, the kernel and other threads write at the same time. It is copied in and out and never
+//! borrowed.
 
+use std::arch::asm;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::AtomicU8;
@@ -14,14 +16,15 @@ pub(crate) struct Mapping {
     bytes: usize,
     /// The bytes from the start on that may be touched.
     usable: usize,
+    /// Somebody else made it and unmaps it.
+    is_foreign: bool,
 }
 
 // SAFETY: The mapping belongs to the process and not to a thread.
 unsafe impl Send for Mapping {}
-// SAFETY: No method hands out a reference to plain bytes, and no two threads of this process copy the same bytes at the
-// same time: guest memory is copied under the lock of its `Memory`, the run area by the one owner of its vCPU, and the
-// byte in it that others touch is only ever touched as an atomic. The guest and the kernel are not part of the
-// program, and any bytes that they leave are as good.
+// SAFETY: No method hands out a reference to plain bytes, and every access of a method is a copy by `copy_bytes`, which
+// may race with any other, or an atomic of one byte. So any number of threads may copy at the same time, and none of
+// them needs a lock. The guest and the kernel are not part of the program, and any bytes that they leave are as good.
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
@@ -36,6 +39,30 @@ impl Mapping {
         // SAFETY: Without MAP_FIXED the mapping lies where nothing is.
         let start = unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), bytes, access, flags) };
         Self::from_mapped(start, bytes)
+    }
+
+    /// Maps a part of a file, shared with all who map or write it.
+    ///
+    /// # Errors
+    ///
+    /// The error of `mmap`; `EINVAL` for no bytes.
+    pub(crate) fn of_file(fd: BorrowedFd<'_>, offset: u64, bytes: usize) -> Result<Self, Errno> {
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        let flags = MapFlags::SHARED | MapFlags::NORESERVE;
+        // SAFETY: Without MAP_FIXED the mapping lies where nothing is. Others may write the file, and no reference to
+        // its bytes is ever made.
+        let start = unsafe { rustix::mm::mmap(ptr::null_mut(), bytes, access, flags, fd, offset) };
+        Self::from_mapped(start, bytes)
+    }
+
+    /// Takes memory that somebody else mapped, without owning it.
+    ///
+    /// # Safety
+    ///
+    /// The `bytes` bytes from `start` on, whole pages, stay mapped for reading and writing for as long as this lives,
+    /// and no Rust reference to any of them exists meanwhile.
+    pub(crate) unsafe fn foreign(start: NonNull<u8>, bytes: usize) -> Self {
+        Self { start, bytes, usable: bytes, is_foreign: true }
     }
 
     /// Maps zeroed memory for a guest, the last `hole` bytes of it so that nobody may touch them: the kernel half finds
@@ -71,7 +98,12 @@ impl Mapping {
 
     fn from_mapped(start: rustix::io::Result<*mut libc::c_void>, bytes: usize) -> Result<Self, Errno> {
         let start = start.map_err(|error| Errno(error.raw_os_error()))?;
-        Ok(Self { start: NonNull::new(start.cast()).ok_or(Errno::ENOMEM)?, bytes, usable: bytes })
+        Ok(Self {
+            start: NonNull::new(start.cast()).ok_or(Errno::ENOMEM)?,
+            bytes,
+            usable: bytes,
+            is_foreign: false,
+        })
     }
 
     /// The length in bytes, with a hole.
@@ -91,9 +123,9 @@ impl Mapping {
     /// `EFAULT` if they are not all inside, and then nothing is copied.
     pub(crate) fn read(&self, offset: usize, to: &mut [u8]) -> Result<(), Errno> {
         let from = self.inside(offset, to.len())?;
-        // SAFETY: `from` has `to.len()` bytes inside the mapping, `to` is owned by the caller and is not part of a
-        // mapping, to which no reference exists. Another party may write `from` meanwhile; any bytes are as good.
-        unsafe { ptr::copy_nonoverlapping(from, to.as_mut_ptr(), to.len()) };
+        // SAFETY: `from` has `to.len()` bytes inside the mapping, and `to` is owned by the caller and is not part of a
+        // mapping, to which no reference exists.
+        unsafe { copy_bytes(from, to.as_mut_ptr(), to.len()) };
         Ok(())
     }
 
@@ -106,19 +138,42 @@ impl Mapping {
         let to = self.inside(offset, from.len())?;
         // SAFETY: `to` has room for `from.len()` bytes inside the mapping, and `from` is not part of a mapping, to
         // which no reference exists.
-        unsafe { ptr::copy_nonoverlapping(from.as_ptr(), to, from.len()) };
+        unsafe { copy_bytes(from.as_ptr(), to, from.len()) };
         Ok(())
     }
 
-    /// Gives the memory of whole pages back: they read as zero afterwards. For anonymous mappings.
+    /// Gives the memory of whole pages back: they read as zero afterwards. For private anonymous mappings.
     ///
     /// # Errors
     ///
     /// `EFAULT` if they are not all inside, else the error of `madvise`.
     pub(crate) fn discard(&self, offset: usize, bytes: usize) -> Result<(), Errno> {
+        self.advise(offset, bytes, Advice::LinuxDontNeed)
+    }
+
+    /// As [`Mapping::discard`], for mappings that are shared: the memory that all of them see is gone.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Mapping::discard`].
+    pub(crate) fn remove(&self, offset: usize, bytes: usize) -> Result<(), Errno> {
+        self.advise(offset, bytes, Advice::LinuxRemove)
+    }
+
+    /// Gets memory for whole pages, without a change of what they hold.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Mapping::discard`]; `EINVAL` before Linux 5.14.
+    pub(crate) fn populate(&self, offset: usize, bytes: usize) -> Result<(), Errno> {
+        self.advise(offset, bytes, Advice::LinuxPopulateWrite)
+    }
+
+    fn advise(&self, offset: usize, bytes: usize, advice: Advice) -> Result<(), Errno> {
         let start = self.inside(offset, bytes)?;
-        // SAFETY: The pages are inside the mapping, which nobody borrows; they stay mapped and read as zero.
-        let result = unsafe { rustix::mm::madvise(start.cast(), bytes, Advice::LinuxDontNeed) };
+        // SAFETY: The pages are inside the mapping, which nobody borrows. They stay mapped, and all that an advice of
+        // the callers above can change is that they read as zero.
+        let result = unsafe { rustix::mm::madvise(start.cast(), bytes, advice) };
         result.map_err(|error| Errno(error.raw_os_error()))
     }
 
@@ -142,10 +197,35 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
+        if self.is_foreign {
+            return;
+        }
         // SAFETY: The mapping was made by this type with this length, and nobody has a pointer into it any more: a
         // byte that was handed out borrowed `self`, and a VM that maps it is gone before (see `Machine`).
         let unmapped = unsafe { rustix::mm::munmap(self.start.as_ptr().cast(), self.bytes) };
         debug_assert!(unmapped.is_ok(), "munmap of a mapping of our own: {unmapped:?}");
+    }
+}
+
+/// Copies bytes that any other thread, the kernel or a guest may read or write at the same time.
+///
+/// It does what a loop of relaxed atomic loads and stores of single bytes would do, which may race; the language has no
+/// such loop that is fast. What a racing copy sees is old or new, byte by byte.
+///
+/// # Safety
+///
+/// `bytes` bytes can be read at `from` and written at `to`, and the two ranges share no byte.
+unsafe fn copy_bytes(from: *const u8, to: *mut u8, bytes: usize) {
+    // SAFETY: The instruction reads and writes the ranges that the caller promises, and nothing else; the direction
+    // flag is clear wherever assembly begins.
+    unsafe {
+        asm!(
+            "rep movsb",
+            inout("rcx") bytes => _,
+            inout("rsi") from => _,
+            inout("rdi") to => _,
+            options(nostack, preserves_flags),
+        );
     }
 }
 
@@ -185,6 +265,37 @@ mod tests {
         assert_eq!(mapping.write(0x2000, &[1]), Err(Errno::EFAULT));
         assert_eq!(mapping.bytes(), 0x3000);
         assert_eq!(Mapping::with_hole(0x1000, 0x2000).unwrap_err(), Errno::EINVAL);
+    }
+
+    #[test]
+    fn threads_that_copy_the_same_bytes_see_old_or_new_ones() {
+        let mapping = Mapping::anonymous(0x1000).unwrap();
+        std::thread::scope(|scope| {
+            for byte in [1, 2] {
+                let mapping = &mapping;
+                scope.spawn(move || (0..2000).for_each(|_| mapping.write(5, &[byte; 777]).unwrap()));
+            }
+            let mut bytes = [0; 0x1000];
+            for _ in 0..2000 {
+                mapping.read(0, &mut bytes).unwrap();
+                assert!(bytes[5..782].iter().all(|byte| *byte < 3));
+                assert!(bytes[..5].iter().chain(&bytes[782..]).all(|byte| *byte == 0));
+            }
+        });
+    }
+
+    #[test]
+    fn populated_pages_keep_what_they_hold() {
+        let mapping = Mapping::anonymous(0x2000).unwrap();
+        mapping.write(0, &[7]).unwrap();
+        match mapping.populate(0, 0x2000) {
+            Ok(()) => {}
+            Err(errno) => return crate::print_skip("MADV_POPULATE_WRITE", errno),
+        }
+        let mut byte = [0];
+        mapping.read(0, &mut byte).unwrap();
+        assert_eq!(byte, [7]);
+        assert_eq!(mapping.populate(0x1000, 0x2000), Err(Errno::EFAULT));
     }
 
     #[test]

@@ -1,17 +1,30 @@
-//! The guest memory of a VM: its slots in the order they were added.
+//! The memory behind the addresses of a guest: a table of slots that nobody waits for.
+//!
+//! The table never changes. Who needs it takes a reference to the one that is current, under a lock that is held for
+//! as long as that takes, and then copies or makes system calls without any lock. Who adds a slot makes a new table.
+
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use exeunt_abi::{Errno, Gpa, PAGE_SIZE};
 use exeunt_proto::conversion::PageRange;
 use exeunt_proto::host::Backing;
-use rustix::fs::FallocateFlags;
 
-use crate::error::MemoryFlaw;
+use crate::error::{KvmError, MemoryFlaw};
+use crate::host_memory::{Discard, Half};
 use crate::slot_unsafe::Slot;
 
-/// All slots. They share no page.
+/// All slots of a VM. They share no page of the guest.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
-    slots: Vec<Slot>,
+    current: RwLock<Arc<Table>>,
+    /// Held by who makes the next table, and by nobody else.
+    changing: Mutex<()>,
+}
+
+/// The slots at one time, in the order of their addresses.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Table {
+    slots: Vec<Arc<Slot>>,
 }
 
 /// The part of a range that lies in one slot.
@@ -23,17 +36,65 @@ struct Piece<'a> {
 }
 
 impl Memory {
-    /// The number of the next slot.
-    pub(crate) fn next_number(&self) -> u32 {
-        u32::try_from(self.slots.len()).unwrap_or(u32::MAX)
+    /// The slots as they are now. No lock is held once this has returned.
+    pub(crate) fn table(&self) -> Arc<Table> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Adds a slot, which is made with its number: how many there were before.
+    ///
+    /// # Errors
+    ///
+    /// The range cannot be a slot beside those that are there, or `make` failed. Nothing has been added then.
+    pub(crate) fn add(
+        &self,
+        gpa: Gpa,
+        bytes: u64,
+        make: impl FnOnce(u32) -> Result<Slot, KvmError>,
+    ) -> Result<(), KvmError> {
+        let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let table = self.table();
+        table.check_at(gpa, bytes)?;
+        let slot = make(u32::try_from(table.slots.len()).unwrap_or(u32::MAX))?;
+        let mut slots = table.slots.clone();
+        slots.insert(slots.partition_point(|other| other.gpa < gpa), Arc::new(slot));
+        self.replace(Table { slots });
+        Ok(())
+    }
+
+    /// Takes the slot out that starts at an address. Its memory stays until nobody uses it any more.
+    ///
+    /// Not for slots that KVM knows: it would go on using their addresses.
+    pub(crate) fn remove(&self, gpa: Gpa) -> bool {
+        let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let table = self.table();
+        let slots: Vec<_> = table.slots.iter().filter(|slot| slot.gpa != gpa).cloned().collect();
+        let is_removed = slots.len() < table.slots.len();
+        self.replace(Table { slots });
+        is_removed
+    }
+
+    fn replace(&self, table: Table) {
+        let table = Arc::new(table);
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *current, table);
+        drop(current);
+        // It may be the last reference to memory, and unmapping that takes long.
+        drop(before);
+    }
+}
+
+impl Table {
     /// Checks that the range can be a slot beside those that are there.
     ///
     /// # Errors
     ///
     /// The first flaw in the order of the variants.
-    pub(crate) fn check(&self, gpa: Gpa, bytes: u64) -> Result<(), MemoryFlaw> {
+    pub(crate) fn check_at(&self, gpa: Gpa, bytes: u64) -> Result<(), KvmError> {
+        self.check(gpa, bytes).map_err(|flaw| KvmError::BadMemory { gpa, bytes, flaw })
+    }
+
+    fn check(&self, gpa: Gpa, bytes: u64) -> Result<(), MemoryFlaw> {
         if bytes == 0 {
             return Err(MemoryFlaw::Empty);
         }
@@ -41,25 +102,21 @@ impl Memory {
             return Err(MemoryFlaw::Unaligned);
         }
         let end = gpa.0.checked_add(bytes).ok_or(MemoryFlaw::Wraps)?;
-        let overlaps = |slot: &Slot| gpa.0 < slot.gpa.0.saturating_add(slot.bytes) && slot.gpa.0 < end;
+        let overlaps = |slot: &Arc<Slot>| gpa.0 < slot.end() && slot.gpa.0 < end;
         if self.slots.iter().any(overlaps) { Err(MemoryFlaw::Overlaps) } else { Ok(()) }
-    }
-
-    /// Takes a slot in that [`Memory::check`] let pass.
-    pub(crate) fn add(&mut self, slot: Slot) {
-        self.slots.push(slot);
     }
 
     /// Copies shared guest memory out.
     ///
     /// # Errors
     ///
-    /// `EFAULT` if a byte lies in no slot, and then nothing is copied.
+    /// `EFAULT` if a byte lies in no slot that is mapped. Nothing is copied if it lies in no slot at all.
     pub(crate) fn read(&self, gpa: Gpa, to: &mut [u8]) -> Result<(), Errno> {
         let mut rest = to;
         for piece in self.pieces(gpa, rest.len() as u64)? {
-            let (part, behind) = rest.split_at_mut_checked(piece.length()?).ok_or(Errno::EFAULT)?;
-            piece.slot.shared.read(piece.start()?, part)?;
+            let (part, behind) = rest.split_at_mut_checked(length(piece.bytes)?).ok_or(Errno::EFAULT)?;
+            let (mapping, start) = piece.slot.view().ok_or(Errno::EFAULT)?;
+            mapping.read(length(start.saturating_add(piece.offset))?, part)?;
             rest = behind;
         }
         Ok(())
@@ -69,102 +126,111 @@ impl Memory {
     ///
     /// # Errors
     ///
-    /// `EFAULT` if a byte lies in no slot, and then nothing is copied.
+    /// As for [`Table::read`].
     pub(crate) fn write(&self, gpa: Gpa, from: &[u8]) -> Result<(), Errno> {
         let mut rest = from;
         for piece in self.pieces(gpa, rest.len() as u64)? {
-            let (part, behind) = rest.split_at_checked(piece.length()?).ok_or(Errno::EFAULT)?;
-            piece.slot.shared.write(piece.start()?, part)?;
+            let (part, behind) = rest.split_at_checked(length(piece.bytes)?).ok_or(Errno::EFAULT)?;
+            let (mapping, start) = piece.slot.view().ok_or(Errno::EFAULT)?;
+            mapping.write(length(start.saturating_add(piece.offset))?, part)?;
             rest = behind;
         }
         Ok(())
     }
 
-    /// Gives back one of the two memories behind the pages.
+    /// Gives back one of the two memories behind the pages, with one system call for each run of the same memory.
     ///
     /// # Errors
     ///
     /// `EFAULT` if a page lies in no slot, `EOPNOTSUPP` if a slot has no such memory, and then nothing is given back;
     /// else the error of the system call, and a part may have been given back.
     pub(crate) fn discard(&self, range: PageRange, backing: Backing) -> Result<(), Errno> {
-        let pieces = self.pieces(range.gpa(), range.bytes())?;
-        if backing == Backing::Private && pieces.iter().any(|piece| piece.slot.private.is_none()) {
+        self.discard_with(range, backing, |call| call.make())
+    }
+
+    /// As [`Table::discard`], with the system calls made by `make`.
+    pub(crate) fn discard_with(
+        &self,
+        range: PageRange,
+        backing: Backing,
+        mut make: impl FnMut(Discard<'_>) -> Result<(), Errno>,
+    ) -> Result<(), Errno> {
+        if !self.pieces(range.gpa(), range.bytes())?.all(|piece| piece.slot.half(backing).is_some()) {
             return Err(Errno::EOPNOTSUPP);
         }
-        for piece in pieces {
-            match (backing, &piece.slot.private) {
-                (Backing::Shared, _) => piece.slot.shared.discard(piece.start()?, piece.length()?)?,
-                (Backing::Private, Some(memfd)) => {
-                    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-                    rustix::fs::fallocate(memfd, flags, piece.offset, piece.bytes)
-                        .map_err(|error| Errno(error.raw_os_error()))?;
-                }
-                (Backing::Private, None) => return Err(Errno::EOPNOTSUPP),
+        let mut make = |call: Discard<'_>| call.whole_pages().map_or(Ok(()), &mut make);
+        let mut waiting: Option<Discard<'_>> = None;
+        for piece in self.pieces(range.gpa(), range.bytes())? {
+            let Some(half) = piece.slot.half(backing) else { return Err(Errno::EOPNOTSUPP) };
+            let next = Discard::new(half, piece.offset, piece.bytes);
+            if waiting.as_mut().is_some_and(|call| call.takes_in(&next)) {
+                continue;
             }
+            if let Some(call) = waiting.replace(next) {
+                make(call)?;
+            }
+        }
+        waiting.map_or(Ok(()), make)
+    }
+
+    /// Gets memory for shared pages before the guest touches them. What they hold stays.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if a page lies in no slot; `EOPNOTSUPP` where the kernel cannot do so; else the error of the system
+    /// call.
+    pub(crate) fn populate(&self, range: PageRange) -> Result<(), Errno> {
+        for piece in self.pieces(range.gpa(), range.bytes())? {
+            piece.slot.populate(piece.offset, piece.bytes)?;
         }
         Ok(())
     }
 
-    fn pieces(&self, gpa: Gpa, bytes: u64) -> Result<Vec<Piece<'_>>, Errno> {
+    fn pieces(&self, gpa: Gpa, bytes: u64) -> Result<impl Iterator<Item = Piece<'_>>, Errno> {
         let end = gpa.0.checked_add(bytes).ok_or(Errno::EFAULT)?;
-        let mut pieces = Vec::new();
-        let mut at = gpa.0;
-        while at < end {
-            let inside = |slot: &&Slot| at.checked_sub(slot.gpa.0).is_some_and(|offset| offset < slot.bytes);
-            let slot = self.slots.iter().find(inside).ok_or(Errno::EFAULT)?;
-            let slot_end = slot.gpa.0.saturating_add(slot.bytes);
-            let stop = slot_end.min(end);
-            pieces.push(Piece { slot, offset: at - slot.gpa.0, bytes: stop - at });
-            at = stop;
+        let first = self.slots.partition_point(|slot| slot.end() <= gpa.0);
+        let slots = self.slots.get(first..).unwrap_or_default();
+        let covered = slots.iter().try_fold(gpa.0, |at, slot| {
+            // The error is the end of what the slots cover without a gap.
+            if slot.gpa.0 <= at && at < end { Ok(slot.end()) } else { Err(at) }
+        });
+        let (Ok(covered) | Err(covered)) = covered;
+        if covered < end {
+            return Err(Errno::EFAULT);
         }
-        Ok(pieces)
+        Ok(slots.iter().take_while(move |slot| slot.gpa.0 < end).map(move |slot| {
+            let start = slot.gpa.0.max(gpa.0);
+            Piece { slot, offset: start - slot.gpa.0, bytes: slot.end().min(end) - start }
+        }))
     }
 }
 
-impl Piece<'_> {
-    fn start(&self) -> Result<usize, Errno> {
-        usize::try_from(self.offset).map_err(|_| Errno::EFAULT)
+impl Slot {
+    /// The first address behind it.
+    fn end(&self) -> u64 {
+        self.gpa.0.saturating_add(self.bytes)
     }
 
-    fn length(&self) -> Result<usize, Errno> {
-        usize::try_from(self.bytes).map_err(|_| Errno::EFAULT)
+    fn half(&self, backing: Backing) -> Option<&Half> {
+        match backing {
+            Backing::Shared => Some(&self.shared),
+            Backing::Private => self.private.as_ref(),
+        }
     }
+
+    fn populate(&self, offset: u64, bytes: u64) -> Result<(), Errno> {
+        let (mapping, start) = self.view().ok_or(Errno::EOPNOTSUPP)?;
+        match mapping.populate(length(start.saturating_add(offset))?, length(bytes)?) {
+            // What Linux says before 5.14 to an advice that it does not know.
+            Err(Errno::EINVAL) => Err(Errno::EOPNOTSUPP),
+            done => done,
+        }
+    }
+}
+
+fn length(bytes: u64) -> Result<usize, Errno> {
+    usize::try_from(bytes).map_err(|_| Errno::EFAULT)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use exeunt_abi::Gfn;
-    use exeunt_abi::kvm::caps::Cap;
-    use exeunt_abi::kvm::vm_type::VmType;
-
-    #[test]
-    fn private_pages_are_given_back_and_the_shared_ones_behind_the_same_addresses_stay() {
-        let test = "private pages";
-        let kvm = match crate::probe() {
-            Ok(kvm) => kvm,
-            Err(reason) => return crate::print_skip(test, reason),
-        };
-        for cap in [Cap::USER_MEMORY2, Cap::GUEST_MEMFD] {
-            if kvm.check_extension(cap) == 0 {
-                return crate::print_skip(test, format_args!("this host lacks {cap}"));
-            }
-        }
-        let device = kvm_ioctls::Kvm::new().unwrap();
-        let vm = device.create_vm_with_type(VmType::Default.number()).unwrap();
-        let mut memory = Memory::default();
-        let slot = match Slot::private(&vm, memory.next_number(), Gpa(0x4000), 0x2000) {
-            Ok(slot) => slot,
-            // Before a default VM could have one.
-            Err(error) => return crate::print_skip(test, error),
-        };
-        memory.add(slot);
-        memory.write(Gpa(0x4000), &[7]).unwrap();
-        let range = |gfn, pages| PageRange::new(Gfn(gfn), pages).unwrap();
-        assert_eq!(memory.discard(range(4, 2), Backing::Private), Ok(()));
-        assert_eq!(memory.discard(range(5, 2), Backing::Private), Err(Errno::EFAULT));
-        let mut byte = [0];
-        memory.read(Gpa(0x4000), &mut byte).unwrap();
-        assert_eq!(byte, [7]);
-    }
-}
+mod tests;

@@ -13,6 +13,7 @@ use kvm_bindings::{
 };
 use kvm_ioctls::VcpuFd;
 
+use crate::effects::Effects;
 use crate::error::KvmError;
 use crate::guest::{FlatGuest, Mode};
 use crate::ioctl_unsafe;
@@ -185,6 +186,20 @@ impl Vcpu {
     #[must_use]
     pub fn kicker(&self) -> Kicker {
         Kicker::new(Arc::clone(&self.area))
+    }
+
+    /// A handle that applies effects to this vCPU's VM, and maps pages ahead through this vCPU.
+    ///
+    /// # Errors
+    ///
+    /// The vCPU's descriptor cannot be duplicated.
+    pub fn effects(&self) -> Result<Effects, KvmError> {
+        let fd = ioctl_unsafe::borrowed_vcpu(&self.fd).try_clone_to_owned();
+        let failed = |error: std::io::Error| KvmError::File {
+            call: "fcntl",
+            errno: Errno(error.raw_os_error().unwrap_or(0)),
+        };
+        Ok(Effects::new(Arc::clone(&self.machine), Some(fd.map_err(failed)?)))
     }
 
     fn run(&mut self, drain: bool) -> Entered {

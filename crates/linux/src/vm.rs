@@ -9,11 +9,13 @@ use exeunt_abi::kvm::events::{
 };
 use exeunt_abi::kvm::memory::MEMORY_ATTRIBUTE_PRIVATE;
 use exeunt_abi::{Errno, Gpa, Kernel};
-use kvm_bindings::kvm_enable_cap;
+use kvm_bindings::{kvm_create_guest_memfd, kvm_enable_cap};
 use kvm_ioctls::VmFd;
 
 use crate::effects::{Effects, Ports};
 use crate::error::KvmError;
+use crate::host_memory::{Half, HostMemory};
+use crate::ioctl_unsafe;
 use crate::mapping_unsafe::Mapping;
 use crate::memory::Memory;
 use crate::slot_unsafe::Slot;
@@ -35,7 +37,7 @@ pub struct Vm {
 #[derive(Debug)]
 pub(crate) struct Machine {
     pub(crate) fd: VmFd,
-    memory: Mutex<Memory>,
+    pub(crate) memory: Memory,
     ports: Mutex<Ports>,
     event_flags: AtomicU32,
     pub(crate) kernel: Kernel,
@@ -46,16 +48,11 @@ pub(crate) struct Machine {
 impl Machine {
     pub(crate) fn new(fd: VmFd, kernel: Kernel) -> Self {
         let event_flags = AtomicU32::new(PLAIN_EVENT_FLAGS);
-        let (memory, ports) = (Mutex::default(), Mutex::default());
-        Self { fd, memory, ports, event_flags, kernel, arena: None }
+        let ports = Mutex::default();
+        Self { fd, memory: Memory::default(), ports, event_flags, kernel, arena: None }
     }
 
-    /// The memory. No code that holds it can leave it half changed, so that a panic elsewhere does not matter.
-    pub(crate) fn memory(&self) -> MutexGuard<'_, Memory> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The ports, likewise.
+    /// The ports. No code that holds them can leave them half changed, so that a panic elsewhere does not matter.
     pub(crate) fn ports(&self) -> MutexGuard<'_, Ports> {
         self.ports.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -76,17 +73,9 @@ impl Machine {
         }
     }
 
-    fn add_slot(
-        &self,
-        gpa: Gpa,
-        bytes: u64,
-        make: fn(&VmFd, u32, Gpa, u64) -> Result<Slot, KvmError>,
-    ) -> Result<(), KvmError> {
-        let mut memory = self.memory();
-        memory.check(gpa, bytes).map_err(|flaw| KvmError::BadMemory { gpa, bytes, flaw })?;
-        let slot = make(&self.fd, memory.next_number(), gpa, bytes)?;
-        memory.add(slot);
-        Ok(())
+    fn add_slot(&self, gpa: Gpa, bytes: u64, shared: Half, private: Option<Half>) -> Result<(), KvmError> {
+        self.memory
+            .add(gpa, bytes, |number| Slot::new(gpa, bytes, shared, private)?.register(&self.fd, number))
     }
 }
 
@@ -129,7 +118,8 @@ impl Vm {
     ///
     /// The range is empty, unaligned, too high or taken; no memory can be mapped; the ioctl failed.
     pub fn add_memory(&mut self, gpa: Gpa, bytes: u64) -> Result<(), KvmError> {
-        self.machine.add_slot(gpa, bytes, Slot::shared)
+        self.machine.memory.table().check_at(gpa, bytes)?;
+        self.machine.add_slot(gpa, bytes, HostMemory::anonymous(bytes)?.at(0), None)
     }
 
     /// Adds memory of `bytes` bytes that pages can be private in: an anonymous mapping for the shared pages, a
@@ -146,7 +136,41 @@ impl Vm {
             return Err(KvmError::MissingCapability { cap: Cap::MEMORY_ATTRIBUTES, needed_for });
         }
         self.machine.require(Cap::GUEST_MEMFD, needed_for)?;
-        self.machine.add_slot(gpa, bytes, Slot::private)
+        self.machine.memory.table().check_at(gpa, bytes)?;
+        let private = self.create_guest_memfd(bytes)?;
+        self.machine.add_slot(gpa, bytes, HostMemory::anonymous(bytes)?.at(0), Some(private.at(0)))
+    }
+
+    /// Adds memory that is there already: `KVM_SET_USER_MEMORY_REGION`, or its successor if there is a half for private
+    /// pages, which is a `guest_memfd`. Files for shared pages are mapped shared.
+    ///
+    /// No capability is asked for: the ioctl says what the host cannot do.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Vm::add_memory`]; or a half does not have the memory, or would begin or end inside of a huge page.
+    pub fn add_slot(
+        &mut self,
+        gpa: Gpa,
+        bytes: u64,
+        shared: Half,
+        private: Option<Half>,
+    ) -> Result<(), KvmError> {
+        self.machine.add_slot(gpa, bytes, shared, private)
+    }
+
+    /// `KVM_CREATE_GUEST_MEMFD`, for the private half of slots.
+    ///
+    /// # Errors
+    ///
+    /// The ioctl failed, as it does before Linux 6.8.
+    pub fn create_guest_memfd(&self, bytes: u64) -> Result<HostMemory, KvmError> {
+        let create = kvm_create_guest_memfd { size: bytes, ..Default::default() };
+        let failed = KvmError::ioctl("KVM_CREATE_GUEST_MEMFD");
+        let made = self.machine.fd.create_guest_memfd(create).map_err(failed)?;
+        let failed = |errno| KvmError::Ioctl { name: "KVM_CREATE_GUEST_MEMFD", errno };
+        let made = u64::try_from(made).map_err(|_| failed(Errno::EBADF))?;
+        HostMemory::of_file(ioctl_unsafe::made(made).map_err(failed)?)
     }
 
     /// Copies into shared guest memory.
@@ -155,7 +179,7 @@ impl Vm {
     ///
     /// `EFAULT` if a byte lies outside of the VM's memory, and then nothing is written.
     pub fn write_guest(&self, gpa: Gpa, bytes: &[u8]) -> Result<(), Errno> {
-        self.machine.memory().write(gpa, bytes)
+        self.machine.memory.table().write(gpa, bytes)
     }
 
     /// Copies shared guest memory out.
@@ -164,7 +188,7 @@ impl Vm {
     ///
     /// `EFAULT` if a byte lies outside of the VM's memory, and then nothing is read.
     pub fn read_guest(&self, gpa: Gpa, bytes: &mut [u8]) -> Result<(), Errno> {
-        self.machine.memory().read(gpa, bytes)
+        self.machine.memory.table().read(gpa, bytes)
     }
 
     /// `KVM_CREATE_VCPU`.
@@ -180,6 +204,6 @@ impl Vm {
     /// A handle that applies effects to this VM. All handles of one VM share the ports.
     #[must_use]
     pub fn effects(&self) -> Effects {
-        Effects::new(Arc::clone(&self.machine))
+        Effects::new(Arc::clone(&self.machine), None)
     }
 }

@@ -3,12 +3,12 @@
 use exeunt_abi::kvm::caps::Cap;
 use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::{Errno, Gfn, Gpa};
-use exeunt_linux::{Effects, Vm};
+use exeunt_linux::{Effects, HostMemory, Vm, guests};
 use exeunt_proto::conversion::{PageRange, PageState};
 use exeunt_proto::exit::Exit;
 use exeunt_proto::host::{Action, Backing, Host, Vcpu as _};
 
-use crate::boot::{boot, device, next};
+use crate::boot::{boot, device, next, start};
 
 fn is_send<T: Send>(_: &T) {}
 
@@ -85,6 +85,72 @@ fn a_discarded_page_is_zero_for_the_guest_too() {
     vm.write_guest(Gpa(0x1200), &[0xf4]).unwrap();
     assert_eq!(next(&mut vcpu), Ok(Exit::Hlt));
     assert_eq!(vcpu.registers().unwrap().0, 0x201);
+}
+
+#[test]
+fn a_discarded_page_of_a_memfd_is_zero_for_the_guest_and_for_who_maps_it() {
+    let Some(kvm) = device("memfd") else { return };
+    let guest = guests::by_name("port-io").unwrap();
+    let mut vm = kvm.create_vm(VmType::Default).unwrap();
+    let memory = HostMemory::memfd(0x10000).unwrap();
+    // The second slot's memory comes first in the file.
+    vm.add_slot(Gpa(0), 0x4000, memory.at(0xc000), None).unwrap();
+    vm.add_slot(Gpa(0x4000), 0xc000, memory.at(0), None).unwrap();
+    vm.write_guest(guest.load, guest.image).unwrap();
+    vm.write_guest(Gpa(0x3fff), &[7, 7]).unwrap();
+    let mut vcpu = start(&vm, &guest);
+    assert!(matches!(next(&mut vcpu), Ok(Exit::Io(_))));
+    let discard = Action::Discard { range: range(1, 3), backing: Backing::Shared };
+    vm.effects().apply(&discard).unwrap();
+    let mut bytes = [9; 0x1000];
+    vm.read_guest(Gpa(0x1000), &mut bytes).unwrap();
+    assert!(bytes.iter().all(|byte| *byte == 0));
+    vm.read_guest(Gpa(0x3fff), &mut bytes[..2]).unwrap();
+    assert_eq!(bytes[..2], [0, 7], "the neighbour stays");
+    // As above: the guest finds nothing but zeroes, and then this halt.
+    vm.write_guest(Gpa(0x1200), &[0xf4]).unwrap();
+    assert_eq!(next(&mut vcpu), Ok(Exit::Hlt));
+}
+
+#[test]
+fn pages_are_mapped_ahead_or_the_host_says_that_it_cannot() {
+    let Some((vm, vcpu)) = boot("prefault", "hlt") else { return };
+    assert_eq!(vm.effects().prefault(range(0, 4)), Err(Errno::EOPNOTSUPP), "without a vCPU");
+    let effects = vcpu.effects().unwrap();
+    let mapped = effects.prefault(range(0, 4));
+    if vm.check_extension(Cap::PRE_FAULT_MEMORY) == 0 {
+        assert_eq!(mapped, Err(Errno::EOPNOTSUPP));
+    } else {
+        assert!(matches!(mapped, Ok(()) | Err(Errno::EOPNOTSUPP)), "{mapped:?}");
+    }
+    match effects.populate(range(0, 4)) {
+        Ok(()) => {}
+        Err(errno) => assert_eq!(errno, Errno::EOPNOTSUPP),
+    }
+    assert_eq!(effects.populate(range(0, 0x1000)), Err(Errno::EFAULT));
+    drop((vm, vcpu));
+    assert_eq!(effects.populate(range(0, 1)), Ok(()), "the memory lives as long as the effects");
+}
+
+#[test]
+fn vcpus_that_discard_and_copy_the_same_pages_do_not_disturb_each_other() {
+    let Some((vm, _)) = vm_with_effects("overlapping discards") else { return };
+    std::thread::scope(|scope| {
+        for first in [1, 2] {
+            let mut effects = vm.effects();
+            scope.spawn(move || {
+                for round in 0..500 {
+                    let discard = Action::Discard { range: range(first, 2), backing: Backing::Shared };
+                    assert_eq!(effects.apply(&discard), Ok(()), "round {round}");
+                    let write = Action::WriteGuest { gpa: Gpa(0x2000), bytes: &[7; 64] };
+                    assert_eq!(effects.apply(&write), Ok(()), "round {round}");
+                }
+            });
+        }
+    });
+    let mut bytes = [9; 64];
+    vm.read_guest(Gpa(0x2000), &mut bytes).unwrap();
+    assert!(bytes.iter().all(|byte| [0, 7].contains(byte)), "{bytes:?}");
 }
 
 #[test]
