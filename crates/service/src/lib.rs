@@ -17,6 +17,7 @@ pub mod run;
 pub mod snapshot;
 pub mod stop;
 pub mod tdx;
+pub mod terminate;
 mod vmgexit;
 
 pub use plan::Plan;

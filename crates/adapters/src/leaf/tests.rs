@@ -1,0 +1,212 @@
+use super::*;
+use exeunt::convert::{MemoryMap, MemorySlot};
+use exeunt::layer::event::{Event, ReplyKind};
+use exeunt::terminate::StopKind;
+use exeunt_abi::ghci::Status;
+use exeunt_abi::{Dialect, Gfn, Gpa};
+use exeunt_proto::conversion::PageRange;
+use exeunt_proto::exit::{EventType, Hypercall, Io, MemoryFault, Mmio, SnpReqCerts, SystemEvent, Words};
+use exeunt_proto::host::Action;
+use exeunt_proto::reply::{CertsReply, ConversionReply, TdxReply};
+use zerocopy::{FromBytes, IntoBytes};
+
+/// A live page in the test's memory, and what was written to it in which order.
+struct Memory {
+    page: RunPage,
+    writes: Vec<(usize, Vec<u8>)>,
+    takes: std::cell::Cell<u32>,
+}
+
+impl Live for Memory {
+    fn reason(&self) -> ExitReason {
+        self.page.reason()
+    }
+
+    fn take(&self, page: &mut RunPage) {
+        self.takes.set(self.takes.get() + 1);
+        page.clone_from(&self.page);
+    }
+
+    fn put(&mut self, offset: usize, bytes: &[u8]) {
+        self.writes.push((offset, bytes.to_vec()));
+        self.page.set_bytes(offset, bytes);
+    }
+}
+
+#[derive(Default)]
+struct Effects(Vec<String>);
+
+impl Host for Effects {
+    fn apply(&mut self, action: &Action<'_>) -> Result<(), Errno> {
+        self.0.push(format!("{action:?}"));
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+struct Events(Vec<Event>);
+
+impl Observer for Events {
+    fn event(&mut self, event: &Event) {
+        self.0.push(*event);
+    }
+}
+
+fn policy() -> Policy {
+    let range = PageRange::new(Gfn(0), 64).unwrap();
+    Policy::new(MemoryMap::new([MemorySlot { range, has_private: true }]).unwrap())
+}
+
+/// Serves one exit on a page full of old bytes.
+fn serve(exit: &Exit, leaf: &mut Leaf<Effects, Events>) -> (Served, Memory) {
+    let mut page = RunPage::read_from_bytes(&[0xaa; size_of::<RunPage>()]).unwrap();
+    let entered = exit::encode(exit, Kernel::default(), &mut page);
+    let mut memory = Memory { page, writes: Vec::new(), takes: 0.into() };
+    let served = leaf.serve(entered, &mut memory, &policy());
+    (served, memory)
+}
+
+fn leaf() -> Leaf<Effects, Events> {
+    Leaf::new(Kernel::default(), Effects::default()).observed(Events::default())
+}
+
+fn call(gpa: u64, pages: u64) -> Exit {
+    Exit::Hypercall(Hypercall { nr: 12, args: [gpa, pages, 0x10, 0, 0, 0], flags: 1 })
+}
+
+#[test]
+fn a_conversion_is_done_and_only_its_ret_is_written() {
+    let mut leaf = leaf();
+    let (served, memory) = serve(&call(0x4000, 2), &mut leaf);
+    assert_eq!(served, Served::Served);
+    assert_eq!(memory.writes, [(56, vec![0; 8])]);
+    assert_eq!(leaf.host_mut().0.len(), 2, "attributes and discard");
+    let reply = Reply::Conversion(ConversionReply::Done);
+    assert_eq!(leaf.observer.0.last(), Some(&Event::Reply(reply)));
+}
+
+#[test]
+fn a_buffer_that_is_too_small_gets_the_pages_before_the_ret() {
+    let table = exeunt::certs::CheckedTable::build(&[]).unwrap();
+    let mut policy = policy();
+    policy.certificates = exeunt::certs::Certificates::Table(table);
+    let exit = Exit::SnpReqCerts(SnpReqCerts { gpa: Gpa(0x1000), pages: 0 });
+    let mut page = RunPage::zeroed();
+    let entered = exit::encode(&exit, Kernel::default(), &mut page);
+    let mut memory = Memory { page, writes: Vec::new(), takes: 0.into() };
+    assert_eq!(leaf().serve(entered, &mut memory, &policy), Served::Served);
+    assert_eq!(memory.writes, [(8, vec![1, 0, 0, 0, 0, 0, 0, 0]), (16, vec![28, 0, 0, 0, 0, 0, 0, 0])]);
+}
+
+#[test]
+fn what_is_not_ours_is_neither_copied_nor_written_nor_told() {
+    let io = Io { is_out: true, size: 1, port: 0x3f8, count: 1, start: 0 };
+    let mmio = Mmio { gpa: Gpa(0xd000_0000), data: [0; 8], len: 4, is_write: true };
+    for exit in [Exit::Io(io), Exit::Mmio(mmio), Exit::Hlt, Exit::Again(Errno::EINTR)] {
+        let mut leaf = leaf();
+        let (served, memory) = serve(&exit, &mut leaf);
+        assert_eq!(served, Served::NotOurs, "{exit:?}");
+        assert_eq!((memory.takes.get(), memory.writes.len()), (0, 0), "{exit:?}");
+        assert!(leaf.observer.0.is_empty());
+    }
+    for number in [0, 1, 7, 10, 17, 32, 44, 777, u32::MAX] {
+        let mut page = RunPage::zeroed();
+        page.exit_reason = number;
+        let mut memory = Memory { page, writes: Vec::new(), takes: 0.into() };
+        assert_eq!(leaf().serve(Ok(()), &mut memory, &policy()), Served::NotOurs, "{number}");
+    }
+}
+
+#[test]
+fn a_failure_of_kvm_run_stays_with_the_vmm_whatever_the_page_says() {
+    let mut page = RunPage::zeroed();
+    exit::encode(&call(0x4000, 1), Kernel::default(), &mut page).unwrap();
+    for errno in [Errno::EINVAL, Errno::EIO, Errno::EFAULT, Errno::EHWPOISON, Errno::EINTR, Errno::EAGAIN] {
+        let mut memory = Memory { page: page.clone(), writes: Vec::new(), takes: 0.into() };
+        assert_eq!(leaf().serve(Err(errno), &mut memory, &policy()), Served::NotOurs, "{errno}");
+        assert!(memory.writes.is_empty());
+    }
+}
+
+#[test]
+fn ends_come_with_their_reason_and_answer_nothing() {
+    let event = |event, data: &[u64]| Exit::SystemEvent(SystemEvent { event, data: Words::from_slice(data) });
+    let fault =
+        MemoryFault { gpa: Gpa(0x4000), size: 0x1000, private: true, unknown_flags: 0, poisoned: true };
+    for (exit, kind) in [
+        (Exit::Shutdown, StopKind::TripleFault),
+        (event(EventType::SevTerm, &[0x21_100]), StopKind::SevTerm),
+        (event(EventType::Reset, &[]), StopKind::Reset),
+        (event(EventType::Unknown(0x99), &[]), StopKind::UnknownEvent),
+        (Exit::MemoryFault(fault), StopKind::Poisoned),
+    ] {
+        let mut leaf = leaf();
+        let (served, memory) = serve(&exit, &mut leaf);
+        let Served::Stop(stop) = served else { panic!("{served:?}") };
+        assert_eq!(stop.kind(), kind);
+        assert!(memory.writes.is_empty());
+        assert_eq!(leaf.observer.0.last(), Some(&Event::Stop(kind)));
+    }
+}
+
+#[test]
+fn a_fault_that_comes_back_ends_and_any_other_exit_starts_the_count_again() {
+    let fault = Exit::MemoryFault(MemoryFault {
+        gpa: Gpa(0),
+        size: 0x1000,
+        private: true,
+        unknown_flags: 0,
+        poisoned: false,
+    });
+    let mut policy = policy();
+    policy.memory_faults = exeunt::policy::FaultPolicy::Convert;
+    let mut leaf = leaf();
+    let mut served = |exit: &Exit| {
+        let mut page = RunPage::zeroed();
+        let entered = exit::encode(exit, Kernel::default(), &mut page);
+        leaf.serve(entered, &mut Memory { page, writes: Vec::new(), takes: 0.into() }, &policy)
+    };
+    for _ in 0..4 {
+        for _ in 0..15 {
+            assert_eq!(served(&fault), Served::Served);
+        }
+        assert_eq!(served(&Exit::Hlt), Served::NotOurs);
+    }
+    for _ in 0..15 {
+        assert_eq!(served(&fault), Served::Served);
+        assert_eq!(served(&Exit::Again(Errno::EINTR)), Served::NotOurs, "no progress");
+    }
+    assert!(matches!(served(&fault), Served::Stop(Stop::NoProgress { .. })));
+}
+
+#[test]
+fn the_spans_hold_every_byte_that_an_answer_changes() {
+    let tdx = |r| TdxReply::Info { r11: r, r12: r, r13: r, r14: r };
+    let replies = [
+        Reply::None,
+        Reply::Conversion(ConversionReply::Again),
+        Reply::UnknownHypercall,
+        Reply::Certs(CertsReply::TooSmall { pages: 0x0123_4567 }),
+        Reply::Certs(CertsReply::Failed),
+        Reply::Tdx(TdxReply::Status(Status::SUBFUNC_UNSUPPORTED)),
+        Reply::Tdx(tdx(0x1234_5678_9abc_def0)),
+        Reply::Vmgexit(VmgexitReply::Page(7)),
+        Reply::Vmgexit(VmgexitReply::Msr(0x15)),
+    ];
+    for dialect in Dialect::all() {
+        let kernel = Kernel { dialect, ..Kernel::default() };
+        for reply in replies {
+            for fill in [0x00, 0x55, 0xff] {
+                let before = RunPage::read_from_bytes(&[fill; size_of::<RunPage>()]).unwrap();
+                let mut encoded = before.clone();
+                reply::encode(reply, kernel, &mut encoded);
+                let mut written = before.clone();
+                for span in spans(reply, kernel) {
+                    written.set_bytes(span.start, &encoded.exit[span]);
+                }
+                assert_eq!(written.as_bytes(), encoded.as_bytes(), "{reply:?} {dialect:?}");
+            }
+        }
+    }
+    assert_eq!(ReplyKind::ALL.len(), 15, "a new kind of answer needs its span");
+}
