@@ -32,6 +32,7 @@ crate::named::named_newtype! {
     ENOSPC = 28, "No space left on device.";
     EOPNOTSUPP = 95, "Operation not supported.";
     ETIMEDOUT = 110, "Connection timed out.";
+    ECANCELED = 125, "Operation canceled.";
     EHWPOISON = 133, "Memory page has a hardware error.";
 }
 

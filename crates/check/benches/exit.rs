@@ -9,7 +9,7 @@
 mod counting_unsafe;
 
 use counting_unsafe::allocations;
-use exeunt::convert::{MemoryMap, MemorySlot};
+use exeunt::memory::{GuestMemory, MemorySlot};
 use exeunt::{Policy, step};
 use exeunt_abi::kvm::run::RunPage;
 use exeunt_abi::{Errno, Gfn, Gpa, Kernel};
@@ -19,7 +19,6 @@ use exeunt_proto::conversion::PageRange;
 use exeunt_proto::exit::{self, Exit, Hypercall};
 use exeunt_proto::ghcb::MsrRequest;
 use exeunt_proto::host::{Action, Host};
-use exeunt_proto::reply;
 use std::hint::black_box;
 use std::time::Instant;
 
@@ -49,7 +48,7 @@ fn best_ns(count: u32, mut round: impl FnMut()) -> f64 {
 
 fn policy(pages: u64) -> Policy {
     let slot = MemorySlot { range: PageRange::new(Gfn(0), pages).expect("a range"), has_private: true };
-    Policy::new(MemoryMap::new([slot]).expect("one slot"))
+    Policy::new(GuestMemory::new([slot]).expect("one slot"))
 }
 
 /// Decode, plan, carry out on a host that has nothing to do, encode.
@@ -63,8 +62,8 @@ fn plan_ns() -> f64 {
     let ns = best_ns(2_000_000, || {
         let exit = exit::decode(Ok(()), black_box(&page), kernel);
         let plan = policy.plan(exit.as_ref().expect("an exit")).expect("a plan");
-        let reply = plan.carry_out(&mut NoHost, &mut []);
-        reply::encode(black_box(reply), kernel, &mut page);
+        let answer = plan.carry_out(&mut NoHost, &mut []);
+        let _ = black_box(answer).encode(kernel, &mut page);
     });
     assert_eq!(allocations() - before, 0, "allocations in decode, plan, carry out and encode");
     ns

@@ -4,7 +4,7 @@
 //!
 //! Unit: as printed, best of 5 runs. Command: `cargo bench -p exeunt-check --bench model`.
 
-use exeunt::convert::{MemoryMap, MemorySlot};
+use exeunt::memory::{GuestMemory, MemorySlot};
 use exeunt::{Policy, step};
 use exeunt_abi::ghcb::msr;
 use exeunt_abi::ghcb::psc::{Entry, MAX_ENTRIES, operation};
@@ -51,7 +51,7 @@ fn vm() -> Vm {
 
 fn policy() -> Policy {
     let range = PageRange::new(Gfn(0), MEMORY / 4096).expect("a range");
-    Policy::new(MemoryMap::new([MemorySlot { range, has_private: true }]).expect("one slot"))
+    Policy::new(GuestMemory::new([MemorySlot { range, has_private: true }]).expect("one slot"))
 }
 
 /// Makes a page private and shared again, by the MSR protocol, for ever.

@@ -7,6 +7,7 @@
 
 mod expect;
 pub mod explore;
+pub mod known;
 mod programs;
 mod readers;
 pub mod report;

@@ -5,13 +5,12 @@ mod counting_unsafe;
 
 use counting_unsafe::allocations;
 use exeunt::Policy;
-use exeunt::convert::{MemoryMap, MemorySlot};
+use exeunt::memory::{GuestMemory, MemorySlot};
 use exeunt_abi::kvm::run::RunPage;
 use exeunt_abi::{Errno, Gfn, Gpa, Kernel};
 use exeunt_proto::conversion::PageRange;
 use exeunt_proto::exit::{self, Exit, Hypercall, Io, MemoryFault, SnpReqCerts};
 use exeunt_proto::host::{Action, Host};
-use exeunt_proto::reply;
 
 struct NoHost;
 
@@ -24,7 +23,7 @@ impl Host for NoHost {
 #[test]
 fn no_exit_with_an_answer_allocates() {
     let range = PageRange::new(Gfn(0), 4096).unwrap();
-    let memory = MemoryMap::new([MemorySlot { range, has_private: true }]).unwrap();
+    let memory = GuestMemory::new([MemorySlot { range, has_private: true }]).unwrap();
     let mut policy = Policy::new(memory);
     policy.memory_faults = exeunt::policy::FaultPolicy::Convert;
     let fault =
@@ -46,8 +45,8 @@ fn no_exit_with_an_answer_allocates() {
         let before = allocations();
         let decoded = exit::decode(entered, &page, kernel).unwrap();
         let plan = policy.plan(&decoded).unwrap();
-        let reply = plan.carry_out(&mut NoHost, &mut port_data);
-        reply::encode(reply, kernel, &mut page);
+        let answer = plan.carry_out(&mut NoHost, &mut port_data);
+        let _ = answer.encode(kernel, &mut page);
         assert_eq!(allocations() - before, 0, "{exit:?}");
     }
     let before = allocations();

@@ -1,6 +1,6 @@
 //! The port: what a kernel half offers, and what a VMM half needs from its host.
 
-use crate::conversion::{PageRange, PageState};
+use crate::conversion::{Conversion, PageRange, PageState};
 use crate::exit::Entered;
 use exeunt_abi::kvm::events::VcpuEvents;
 use exeunt_abi::kvm::run::{PORT_DATA_BYTES, RunPage};
@@ -86,6 +86,12 @@ pub enum Action<'a> {
         /// Which of their two memories.
         backing: Backing,
     },
+    /// Give private memory to the pages before the guest touches them: `KVM_PRE_FAULT_MEMORY`. A host may refuse, and
+    /// the guest pays with exits then.
+    Prefault {
+        /// Which pages.
+        range: PageRange,
+    },
     /// Write to shared guest memory.
     WriteGuest {
         /// Where.
@@ -107,6 +113,32 @@ pub trait Host {
     /// The vCPU whose exit is being answered, as the host counts. A TD gets interrupts on the vCPU that asked for them.
     fn vcpu_id(&self) -> u64 {
         0
+    }
+
+    /// A run of pages is about to change: what maps them for devices has to let go of pages that become private.
+    ///
+    /// # Errors
+    ///
+    /// The run is not converted, nothing has changed, and the guest is told that it failed.
+    fn before_conversion(&mut self, conversion: Conversion) -> Result<(), Errno> {
+        let _ = conversion;
+        Ok(())
+    }
+
+    /// A run of pages has changed, and nothing has been discarded yet: what maps memory for devices takes pages in that
+    /// have become shared.
+    ///
+    /// # Errors
+    ///
+    /// The attributes are set back, [`Host::undo_conversion`] follows, and the guest is told that it failed.
+    fn after_conversion(&mut self, conversion: Conversion) -> Result<(), Errno> {
+        let _ = conversion;
+        Ok(())
+    }
+
+    /// A run that [`Host::before_conversion`] was told of does not change after all: what it did is to be undone.
+    fn undo_conversion(&mut self, conversion: Conversion) {
+        let _ = conversion;
     }
 
     /// Reads shared guest memory, once. Quotes of TDs and the dialect `vmgexit-v10` need it, and a host may do without.

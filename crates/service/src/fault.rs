@@ -6,10 +6,12 @@ use exeunt_abi::PAGE_SIZE;
 use exeunt_proto::conversion::{Conversion, PageRange, PageState};
 use exeunt_proto::exit::MemoryFault;
 
-/// Turns a fault into the conversion that lets the access through, if the policy allows implicit conversion.
+/// Turns a fault into the conversion that lets the access through, if the policy allows implicit conversion. `None` if
+/// the page is already what the access wants: another vCPU converted it meanwhile, or KVM could not get its memory, and
+/// it is enough to enter again.
 ///
 /// The checks come in the order of their weight: what makes the fault unusable first, the policy last.
-pub(crate) fn conversion_for(fault: MemoryFault, policy: &Policy) -> Result<Conversion, Stop> {
+pub(crate) fn conversion_for(fault: MemoryFault, policy: &Policy) -> Result<Option<Conversion>, Stop> {
     let stop = |why| Err(Stop::MemoryFault { fault, why });
     if fault.poisoned {
         return stop(FaultCause::Poisoned);
@@ -26,8 +28,11 @@ pub(crate) fn conversion_for(fault: MemoryFault, policy: &Policy) -> Result<Conv
     if !memory.covers(range) || !memory.allows(conversion) {
         return stop(FaultCause::NoSlot);
     }
+    if memory.state_of(range) == Some(to) {
+        return Ok(None);
+    }
     match policy.memory_faults {
-        FaultPolicy::Convert => Ok(conversion),
+        FaultPolicy::Convert => Ok(Some(conversion)),
         FaultPolicy::Stop => stop(FaultCause::NotAllowed),
     }
 }

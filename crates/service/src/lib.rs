@@ -8,19 +8,20 @@
 #![forbid(unsafe_code)]
 
 pub mod certs;
-pub mod convert;
 mod fault;
 pub mod layer;
+pub mod memory;
 pub mod plan;
 pub mod policy;
 pub mod run;
 pub mod snapshot;
 pub mod stop;
+mod sync;
 pub mod tdx;
 pub mod terminate;
 mod vmgexit;
 
-pub use plan::Plan;
+pub use plan::{Answer, Plan};
 pub use policy::Policy;
-pub use run::{Watch, drain, run, step};
+pub use run::{Watch, commit, drain, run, step};
 pub use stop::Stop;

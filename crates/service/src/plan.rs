@@ -1,14 +1,15 @@
 //! Plans: the answer to an exit before anything of it has happened.
 
-use crate::certs::CertsPlan;
-use crate::convert::MemoryMap;
+use crate::certs::{self, CertsPlan, Lease, Unavailable};
 use crate::layer::trace::Observer;
+use crate::memory::GuestMemory;
 use crate::vmgexit;
-use exeunt_abi::Errno;
+use exeunt_abi::kvm::run::RunPage;
+use exeunt_abi::{Errno, Kernel};
 use exeunt_proto::conversion::{Conversion, ConversionError};
 use exeunt_proto::exit::{Io, Mmio};
 use exeunt_proto::host::{Action, Host};
-use exeunt_proto::reply::{CertsReply, ConversionReply, MsrReply, Reply};
+use exeunt_proto::reply::{self, CertsReply, ConversionReply, MsrReply, Reply};
 use std::fmt;
 
 /// What is to be done about one exit.
@@ -22,15 +23,15 @@ pub enum Plan<'a> {
     Convert {
         /// Which pages, to what.
         conversion: Conversion,
-        /// The slots that it is clipped to.
-        memory: &'a MemoryMap,
+        /// The memory that it is clipped to.
+        memory: &'a GuestMemory,
     },
     /// Convert pages so that an access succeeds when it is tried again.
     ConvertForFault {
         /// Which pages, to what.
         conversion: Conversion,
-        /// The slots that it is clipped to.
-        memory: &'a MemoryMap,
+        /// The memory that it is clipped to.
+        memory: &'a GuestMemory,
     },
     /// Refuse a conversion that makes no sense.
     RefuseConversion(ConversionError),
@@ -46,8 +47,8 @@ pub enum Plan<'a> {
     Vmgexit {
         /// The GHCB MSR.
         ghcb_msr: u64,
-        /// The slots that conversions are clipped to.
-        memory: &'a MemoryMap,
+        /// The memory that conversions are clipped to.
+        memory: &'a GuestMemory,
     },
     /// Port I/O by the VMM's devices.
     PortIo(Io),
@@ -55,13 +56,37 @@ pub enum Plan<'a> {
     Mmio(Mmio),
 }
 
+/// The answer to an exit, once everything that it promises has happened.
+#[derive(Debug)]
+#[must_use]
+pub struct Answer {
+    /// What the kernel is told.
+    pub reply: Reply,
+    /// What is not to change until the kernel has acted on the answer. See [`crate::run::commit`].
+    pub lease: Option<Lease>,
+}
+
+impl Answer {
+    /// Writes the answer into the run page. What is returned is to be held until the answer is committed.
+    #[must_use = "a lease ends when it is dropped"]
+    pub fn encode(self, kernel: Kernel, page: &mut RunPage) -> Option<Lease> {
+        reply::encode(self.reply, kernel, page);
+        self.lease
+    }
+}
+
+impl From<Reply> for Answer {
+    fn from(reply: Reply) -> Self {
+        Self { reply, lease: None }
+    }
+}
+
 impl Plan<'_> {
     /// Carries the plan out and returns the answer. These are the only side effects of an exit.
     ///
-    /// `port_data` is the vCPU's port page, where the data of port I/O is. A conversion ends at the first action that
-    /// fails: what was converted before stays converted, and the guest is told that the whole failed, so it may ask
-    /// again for all of it.
-    pub fn carry_out(&self, host: &mut impl Host, port_data: &mut [u8]) -> Reply {
+    /// `port_data` is the vCPU's port page, where the data of port I/O is. A conversion that fails half way ends as
+    /// [`GuestMemory::convert`] says, and the guest is told that the whole failed, so it may ask again for all of it.
+    pub fn carry_out(&self, host: &mut impl Host, port_data: &mut [u8]) -> Answer {
         self.carry_out_observed(host, port_data, &mut ())
     }
 
@@ -71,19 +96,15 @@ impl Plan<'_> {
         host: &mut impl Host,
         port_data: &mut [u8],
         observer: &mut impl Observer,
-    ) -> Reply {
-        match self {
+    ) -> Answer {
+        let reply = match self {
             Self::Resume => Reply::None,
             Self::Convert { conversion, memory } => {
-                Reply::Conversion(match apply_all(memory.actions(*conversion), host, observer) {
-                    Ok(()) => ConversionReply::Done,
-                    Err(Errno::EAGAIN | Errno::EINTR | Errno::ENOMEM) => ConversionReply::Again,
-                    Err(_) => ConversionReply::Invalid,
-                })
+                Reply::Conversion(conversion_reply(memory.convert(*conversion, host, observer)))
             }
             Self::ConvertForFault { conversion, memory } => {
                 // There is nobody to tell of a failure: the access faults again, and `Watch` bounds how often.
-                let _ = apply_all(memory.actions(*conversion), host, observer);
+                let _ = memory.convert(*conversion, host, observer);
                 Reply::None
             }
             Self::RefuseConversion(_) | Self::NoPrivateMemory(_) => {
@@ -91,13 +112,7 @@ impl Plan<'_> {
             }
             Self::UnknownHypercall => Reply::UnknownHypercall,
             Self::RefuseMsr => Reply::Msr(MsrReply::Fault),
-            Self::Certs(CertsPlan::Answer(answer)) => Reply::Certs(*answer),
-            Self::Certs(CertsPlan::Install(action)) => {
-                Reply::Certs(match apply_all(std::iter::once(*action), host, observer) {
-                    Ok(()) => CertsReply::Installed,
-                    Err(_) => CertsReply::Failed,
-                })
-            }
+            Self::Certs(plan) => return carry_out_certs(*plan, host, observer),
             Self::Vmgexit { ghcb_msr, memory } => {
                 Reply::Vmgexit(vmgexit::carry_out(*ghcb_msr, memory, host, observer))
             }
@@ -111,8 +126,41 @@ impl Plan<'_> {
                 Reply::None
             }
             Self::Mmio(mmio) => carry_out_mmio(mmio, host),
-        }
+        };
+        reply.into()
     }
+}
+
+/// What a guest is told of its conversion. A TD asks again after `Again`; an SNP guest takes both for the end, so that
+/// what a repetition can mend has been repeated before.
+fn conversion_reply(result: Result<(), Errno>) -> ConversionReply {
+    match result {
+        Ok(()) => ConversionReply::Done,
+        Err(Errno::EAGAIN | Errno::EINTR | Errno::ENOMEM | Errno::EBUSY) => ConversionReply::Again,
+        Err(_) => ConversionReply::Invalid,
+    }
+}
+
+fn carry_out_certs(plan: CertsPlan<'_>, host: &mut impl Host, observer: &mut impl Observer) -> Answer {
+    let reply = match plan {
+        CertsPlan::Answer(answer) => answer,
+        CertsPlan::Install(action) => match apply_all(std::iter::once(action), host, observer) {
+            Ok(()) => CertsReply::Installed,
+            Err(_) => CertsReply::Failed,
+        },
+        CertsPlan::Ask { provider, request, is_writable } => match provider.lease() {
+            Err(Unavailable::Busy) => CertsReply::Busy,
+            Err(Unavailable::Broken) => CertsReply::Failed,
+            Ok(lease) => {
+                let plan = certs::install(lease.table().as_bytes(), request, is_writable);
+                let answer = carry_out_certs(plan, host, observer);
+                // The firmware is asked only if the table is there, so that nothing else needs the lease.
+                let is_installed = answer.reply == Reply::Certs(CertsReply::Installed);
+                return Answer { lease: is_installed.then_some(lease), ..answer };
+            }
+        },
+    };
+    Reply::Certs(reply).into()
 }
 
 fn carry_out_mmio(mmio: &Mmio, host: &mut impl Host) -> Reply {
@@ -158,6 +206,7 @@ impl fmt::Display for Plan<'_> {
                 write!(f, "write a certificate table of {} bytes to {gpa}", bytes.len())
             }
             Self::Certs(CertsPlan::Install(_)) => f.write_str("install certificates"),
+            Self::Certs(CertsPlan::Ask { .. }) => f.write_str("ask the provider for certificates"),
             Self::Certs(CertsPlan::Answer(answer)) => match answer {
                 CertsReply::Installed => f.write_str("go on without certificates"),
                 CertsReply::TooSmall { pages } => write!(f, "ask for a buffer of {pages} pages"),

@@ -1,8 +1,8 @@
 //! What a VMM has decided about the exits of its guests.
 
 use crate::certs::Certificates;
-use crate::convert::MemoryMap;
 use crate::fault;
+use crate::memory::GuestMemory;
 use crate::plan::Plan;
 use crate::stop::Stop;
 use exeunt_abi::Gpa;
@@ -11,6 +11,7 @@ use exeunt_proto::conversion::{PageRange, map_gpa_range};
 use exeunt_proto::exit::{EventType, Exit, Hypercall, SystemEvent};
 use exeunt_proto::ghci::FatalError;
 use exeunt_proto::termination::SevTermination;
+use std::sync::Arc;
 
 /// What a memory fault leads to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,10 +33,10 @@ pub enum EventPolicy {
     Ignore,
 }
 
-/// The decisions of a VMM. It is plain data: planning changes nothing, so vCPU threads share one.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// The decisions of a VMM. Planning changes nothing, so vCPU threads share one; clones share the memory.
+#[derive(Clone, Debug, Default)]
 pub struct Policy {
-    memory: MemoryMap,
+    memory: Arc<GuestMemory>,
     /// Implicit conversion, or not.
     pub memory_faults: FaultPolicy,
     /// `KVM_SYSTEM_EVENT_SHUTDOWN`.
@@ -51,13 +52,13 @@ pub struct Policy {
 impl Policy {
     /// The defaults for a VM with this memory: convert what is asked for, stop at faults, give an empty table.
     #[must_use]
-    pub fn new(memory: MemoryMap) -> Self {
-        Self { memory, ..Self::default() }
+    pub fn new(memory: impl Into<Arc<GuestMemory>>) -> Self {
+        Self { memory: memory.into(), ..Self::default() }
     }
 
     /// The memory that the guest has.
     #[must_use]
-    pub const fn memory(&self) -> &MemoryMap {
+    pub fn memory(&self) -> &GuestMemory {
         &self.memory
     }
 
@@ -75,16 +76,16 @@ impl Policy {
             Exit::Mmio(mmio) => Ok(Plan::Mmio(*mmio)),
             Exit::Hypercall(hypercall) => Ok(self.plan_hypercall(hypercall)),
             Exit::SnpReqCerts(request) => {
-                let is_backed = |gpa: Gpa, pages| {
-                    PageRange::new(gpa.gfn(), pages).is_some_and(|range| self.memory.covers(range))
+                let is_writable = |gpa: Gpa, pages| {
+                    PageRange::new(gpa.gfn(), pages).is_some_and(|range| self.memory.is_shared(range))
                 };
-                Ok(Plan::Certs(self.certificates.plan(*request, is_backed)))
+                Ok(Plan::Certs(self.certificates.plan(*request, is_writable)))
             }
             Exit::Vmgexit { ghcb_msr } => Ok(Plan::Vmgexit { ghcb_msr: *ghcb_msr, memory: &self.memory }),
-            Exit::MemoryFault(memory_fault) => {
-                let conversion = fault::conversion_for(*memory_fault, self)?;
-                Ok(Plan::ConvertForFault { conversion, memory: &self.memory })
-            }
+            Exit::MemoryFault(memory_fault) => Ok(match fault::conversion_for(*memory_fault, self)? {
+                Some(conversion) => Plan::ConvertForFault { conversion, memory: &self.memory },
+                None => Plan::Resume,
+            }),
             Exit::SystemEvent(event) => self.plan_event(event),
             Exit::Notify { flags } if flags & NOTIFY_CONTEXT_INVALID == 0 => Ok(Plan::Resume),
             Exit::Notify { flags } => Err(Stop::ContextInvalid { flags: *flags }),

@@ -1,12 +1,12 @@
 //! Page-state changes that the kernel hands over undecoded, as the proposal `vmgexit-v10` did: the VMM reads the GHCB
 //! and the descriptor out of guest memory by itself.
 
-use crate::convert::MemoryMap;
 use crate::layer::trace::Observer;
+use crate::memory::GuestMemory;
 use crate::plan::apply_all;
 use exeunt_abi::ghcb::psc::{Entry, operation, result};
 use exeunt_abi::ghcb::{exit_code, msr, page, psc};
-use exeunt_abi::{Errno, Gfn, Gpa, PAGE_SIZE};
+use exeunt_abi::{Gfn, Gpa, PAGE_SIZE};
 use exeunt_proto::conversion::{Conversion, PageRange, PageState};
 use exeunt_proto::ghcb::MsrRequest;
 use exeunt_proto::host::{Action, Host};
@@ -16,7 +16,7 @@ use exeunt_proto::reply::VmgexitReply;
 /// nothing else.
 pub(crate) fn carry_out(
     ghcb_msr: u64,
-    memory: &MemoryMap,
+    memory: &GuestMemory,
     host: &mut impl Host,
     observer: &mut impl Observer,
 ) -> VmgexitReply {
@@ -47,7 +47,7 @@ impl Copy {
     }
 }
 
-fn by_page(ghcb: Gpa, memory: &MemoryMap, host: &mut impl Host, observer: &mut impl Observer) -> u64 {
+fn by_page(ghcb: Gpa, memory: &GuestMemory, host: &mut impl Host, observer: &mut impl Observer) -> u64 {
     let mut copy = Copy([0; PAGE]);
     if host.read_guest(ghcb, &mut copy.0).is_err() {
         return result::GENERIC;
@@ -94,7 +94,7 @@ impl Descriptor {
     fn do_entry(
         &self,
         index: u64,
-        memory: &MemoryMap,
+        memory: &GuestMemory,
         host: &mut impl Host,
         observer: &mut impl Observer,
     ) -> Result<(), u64> {
@@ -124,7 +124,7 @@ fn convert(
     gfn: u64,
     pages: u64,
     operation: u8,
-    memory: &MemoryMap,
+    memory: &GuestMemory,
     host: &mut impl Host,
     observer: &mut impl Observer,
 ) -> Result<(), u64> {
@@ -138,7 +138,7 @@ fn convert(
     if !memory.allows(conversion) {
         return Err(result::GENERIC);
     }
-    apply_all(memory.actions(conversion), host, observer).map_err(|_: Errno| result::GENERIC)
+    memory.convert(conversion, host, observer).map_err(|_| result::GENERIC)
 }
 
 #[cfg(test)]

@@ -13,8 +13,9 @@ mod sweep;
 pub use devices::Canary;
 pub use sweep::{Summary, sweep};
 
+use crate::known;
 use devices::Devices;
-use exeunt::convert::{MemoryMap, MemorySlot};
+use exeunt::memory::{MemoryOptions, Reclaim};
 use exeunt::run::{drain, step_observed};
 use exeunt::{Policy, Stop, Watch};
 use exeunt_abi::kvm::caps::Cap;
@@ -34,6 +35,9 @@ const PAGES_PER_GUEST: u64 = 16;
 const MAX_STEPS: u64 = 1 << 20;
 /// In a world with faults, one point in this many goes wrong.
 const FAULT_ODDS: u64 = 24;
+
+/// After one step in this many, and at the end, what the VMM half knows is held against what is.
+const CHECK_ODDS: u64 = 16;
 
 /// What the worlds have in common.
 #[derive(Clone, Copy, Debug)]
@@ -131,8 +135,6 @@ impl World {
         vm.enable_cap(Cap::EXIT_HYPERCALL, 1 << MAP_GPA_RANGE).map_err(failed("KVM_ENABLE_CAP"))?;
         vm.set_memory_attributes(Gpa(0), bytes, MEMORY_ATTRIBUTE_PRIVATE)
             .map_err(failed("KVM_SET_MEMORY_ATTRIBUTES"))?;
-        let map = MemoryMap::new([MemorySlot { range: slot.range, has_private: true }])
-            .map_err(|error| error.to_string())?;
         let mut ledgers = Vec::new();
         let mut running = Vec::new();
         for id in 0..vcpus {
@@ -153,7 +155,12 @@ impl World {
         }
         let outcome = Outcome { vcpus, ..Outcome::default() };
         let devices = Devices::new(vm.effects(), config.canary, rng.next_u64());
-        let policy = Policy::new(map);
+        // A budget of 0 is as at once, and goes another way.
+        let reclaim = match rng.below(3) {
+            0 => Reclaim::Lazily { budget_pages: rng.below(PAGES_PER_GUEST) },
+            _ => Reclaim::AtOnce,
+        };
+        let policy = Policy::new(known::guest_memory(&vm, MemoryOptions { reclaim, prefault: false })?);
         Ok(Self { vm, policy, rng, devices, ledgers, running, races, outcome })
     }
 
@@ -208,11 +215,14 @@ impl World {
         }
     }
 
-    fn check(&self) -> Result<(), String> {
+    fn check(&mut self) -> Result<(), String> {
         self.devices.violation()?;
         self.vm
             .check_invariants()
             .map_err(|what| format!("the kernel half disagrees with itself: {what}"))?;
+        if self.rng.below(CHECK_ODDS) == 0 || self.running.is_empty() {
+            known::agree(self.policy.memory(), &self.vm)?;
+        }
         if self.races {
             return Ok(());
         }

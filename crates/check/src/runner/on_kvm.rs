@@ -6,7 +6,7 @@ use super::migrate::migrate;
 use crate::scenario::Case;
 use crate::timeline::Log;
 use exeunt::Policy;
-use exeunt::convert::{MemoryMap, MemorySlot};
+use exeunt::memory::{GuestMemory, MemorySlot};
 use exeunt_abi::kvm::caps::Cap;
 use exeunt_abi::kvm::run::MAP_GPA_RANGE;
 use exeunt_abi::{Arch, Gfn, Gpa, PAGE_SIZE};
@@ -87,7 +87,7 @@ fn start(guest: &FlatGuest, vm: &Vm) -> Result<(Vcpu, Effects), String> {
 fn policy(case: &Case) -> Result<Policy, String> {
     let range = PageRange::new(Gfn(0), case.vm.memory_bytes / PAGE_SIZE).ok_or("the memory is empty")?;
     let slot = MemorySlot { range, has_private: case.vm.vm_type.has_private_memory() };
-    let mut policy = Policy::new(MemoryMap::new([slot]).map_err(|error| error.to_string())?);
+    let mut policy = Policy::new(GuestMemory::new([slot]).map_err(|error| error.to_string())?);
     policy.memory_faults = case.memory_faults;
     policy.reset = case.reset;
     Ok(policy)

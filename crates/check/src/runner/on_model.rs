@@ -4,12 +4,13 @@ use super::Ran;
 use super::drive::{ScenarioVcpu, drive};
 use super::migrate::migrate;
 use super::td;
+use crate::known;
 use crate::programs;
 use crate::scenario::Case;
 use crate::timeline::Log;
 use exeunt::Policy;
 use exeunt::certs::{Certificates, CheckedTable};
-use exeunt::convert::{MemoryMap, MemorySlot};
+use exeunt::memory::MemoryOptions;
 use exeunt_abi::kvm::caps::Cap;
 use exeunt_abi::kvm::memory::MEMORY_ATTRIBUTE_PRIVATE;
 use exeunt_abi::kvm::run::MAP_GPA_RANGE;
@@ -129,12 +130,7 @@ fn enable(vm: &Vm, caps: &[Cap], kernel: Kernel) -> Result<(), String> {
 }
 
 fn policy(case: &Case, vm: &Vm) -> Result<Policy, String> {
-    let slots = vm
-        .slots()
-        .into_iter()
-        .map(|slot| MemorySlot { range: slot.range, has_private: slot.guest_memfd.is_some() });
-    let memory = MemoryMap::new(slots).map_err(|error| error.to_string())?;
-    let mut policy = Policy::new(memory);
+    let mut policy = Policy::new(known::guest_memory(vm, MemoryOptions::default())?);
     policy.memory_faults = case.memory_faults;
     policy.reset = case.reset;
     policy.certificates =
@@ -192,8 +188,8 @@ pub(crate) fn answer_until(
         let policy = policy(case, &vm)?;
         let exit = exeunt_proto::exit::decode(entered, vcpu.page(), kernel).map_err(|e| e.to_string())?;
         let plan = policy.plan(&exit).map_err(|stop| stop.to_string())?;
-        let reply = plan.carry_out(&mut vm.effects(), vcpu.port_data());
-        exeunt_proto::reply::encode(reply, kernel, vcpu.page_mut());
+        let answer = plan.carry_out(&mut vm.effects(), vcpu.port_data());
+        let _ = answer.encode(kernel, vcpu.page_mut());
     }
     Err(format!("no exit {reason}"))
 }

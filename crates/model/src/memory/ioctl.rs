@@ -297,6 +297,29 @@ impl Vm {
         self.lock().memory.attributes.get(gfn.0)
     }
 
+    /// What the attributes say of a range, run by run.
+    #[must_use]
+    pub fn page_states(&self, range: PageRange) -> Vec<(PageRange, PageState)> {
+        let state = self.lock();
+        let (mut gfn, end) = (range.gfn().0, range.end().0);
+        let mut runs = Vec::new();
+        while gfn < end {
+            let (of_run, behind) = state.memory.attributes.state_until(gfn, end);
+            let Some(run) = PageRange::new(Gfn(gfn), behind.saturating_sub(gfn)) else { break };
+            runs.push((run, of_run));
+            gfn = behind;
+        }
+        runs
+    }
+
+    /// Whether the private half of a frame has a page, which a hole in its file takes away.
+    #[must_use]
+    pub fn has_private_page(&self, gfn: Gfn) -> bool {
+        let state = self.lock();
+        let page = state.memory.slot_of(gfn).and_then(|slot| slot.private_page(gfn));
+        page.is_some_and(|(file, index)| state.memory.file(file).is_some_and(|gmem| gmem.is_present(index)))
+    }
+
     /// The reverse map entry of the private page of a frame, as `RMPREAD` and the firmware see it. It is the hypervisor's
     /// where there is no page.
     #[must_use]

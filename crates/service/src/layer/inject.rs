@@ -2,6 +2,7 @@
 
 use exeunt_abi::kvm::run::{PORT_DATA_BYTES, RunPage};
 use exeunt_abi::{Errno, Gpa, Kernel};
+use exeunt_proto::conversion::Conversion;
 use exeunt_proto::exit::Entered;
 use exeunt_proto::host::{Action, Host, Vcpu};
 
@@ -40,6 +41,12 @@ impl<H> FaultyHost<H> {
     pub const fn new(inner: H, faults: Vec<EffectFault>) -> Self {
         Self { inner, faults, seen: [0; 3] }
     }
+
+    /// The host inside.
+    #[must_use]
+    pub fn into_inner(self) -> H {
+        self.inner
+    }
 }
 
 impl<H: Host> Host for FaultyHost<H> {
@@ -56,6 +63,18 @@ impl<H: Host> Host for FaultyHost<H> {
             Some(fault) => Err(fault.errno),
             None => self.inner.apply(action),
         }
+    }
+
+    fn before_conversion(&mut self, conversion: Conversion) -> Result<(), Errno> {
+        self.inner.before_conversion(conversion)
+    }
+
+    fn after_conversion(&mut self, conversion: Conversion) -> Result<(), Errno> {
+        self.inner.after_conversion(conversion)
+    }
+
+    fn undo_conversion(&mut self, conversion: Conversion) {
+        self.inner.undo_conversion(conversion);
     }
 
     fn read_guest(&mut self, gpa: Gpa, bytes: &mut [u8]) -> Result<(), Errno> {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::convert::MemorySlot;
+use crate::memory::{MemorySlot, PageInfo};
 use crate::stop::FaultCause;
 use exeunt_abi::kvm::run::ExitReason;
 use exeunt_abi::{Errno, Gfn};
@@ -8,7 +8,7 @@ use exeunt_proto::exit::{FailEntry, InternalError, MemoryFault, Other, Rdmsr, Td
 
 fn policy() -> Policy {
     let range = PageRange::new(Gfn(0x100), 16).unwrap();
-    Policy::new(MemoryMap::new([MemorySlot { range, has_private: true }]).unwrap())
+    Policy::new(GuestMemory::new([MemorySlot { range, has_private: true }]).unwrap())
 }
 
 fn hypercall(nr: u64, args: [u64; 3]) -> Exit {
@@ -64,6 +64,13 @@ fn a_memory_fault_stops_by_default_and_converts_when_that_was_chosen() {
     assert_eq!(cause(&policy, unknown), Some(FaultCause::UnknownFlags { bits: 1 }));
     for (gpa, size) in [(0x10_2001, 0x1000), (0x10_2000, 0), (0x10_2000, 0x1001), (!0xfff, 0x1000)] {
         assert_eq!(cause(&policy, fault(gpa, size, false)), Some(FaultCause::BadRange), "{gpa:#x} {size:#x}");
+    }
+    // What the access wants is so already: another vCPU was faster, and the access is to be tried again.
+    let range = PageRange::new(Gfn(0x102), 1).unwrap();
+    policy.memory().assume(range, PageInfo::fresh(PageState::Private));
+    for choice in [FaultPolicy::Convert, FaultPolicy::Stop] {
+        policy.memory_faults = choice;
+        assert_eq!(policy.plan(&Exit::MemoryFault(good)), Ok(Plan::Resume));
     }
     for private in [false, true] {
         assert_eq!(cause(&policy, fault(0x20_0000, 0x1000, private)), Some(FaultCause::NoSlot));

@@ -1,12 +1,15 @@
 use super::*;
-use crate::convert::{MemoryMap, MemorySlot};
+use crate::certs::{Certificates, CheckedTable, Guard, Provider, Unavailable};
 use crate::layer::inject::{EffectFault, EffectKind, FaultyHost};
+use crate::memory::{GuestMemory, MemorySlot, PageInfo};
 use crate::policy::FaultPolicy;
 use exeunt_abi::kvm::run::{self, ExitReason, PORT_DATA_BYTES, RunPage};
 use exeunt_abi::{Gfn, Gpa, Kernel};
 use exeunt_proto::conversion::PageRange;
 use exeunt_proto::exit::{Entered, Hypercall};
 use exeunt_proto::host::Action;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A kernel half that plays exits back and keeps the answers.
 struct Script {
@@ -76,7 +79,7 @@ impl Host for Log {
 
 fn policy() -> Policy {
     let range = PageRange::new(Gfn(0), 64).unwrap();
-    Policy::new(MemoryMap::new([MemorySlot { range, has_private: true }]).unwrap())
+    Policy::new(GuestMemory::new([MemorySlot { range, has_private: true }]).unwrap())
 }
 
 const fn convert(attributes: u64) -> Exit {
@@ -105,9 +108,11 @@ fn a_conversion_is_carried_out_and_answered() {
 fn a_conversion_that_fails_fails_the_request_and_not_the_vm() {
     let cases = [(Errno::ENOMEM, 11), (Errno::EAGAIN, 11), (Errno::EINTR, 11), (Errno::EINVAL, 22)];
     for (errno, ret) in cases {
-        let fault = EffectFault { kind: EffectKind::SetAttributes, nth: 1, errno };
-        let mut host = FaultyHost::new(Log::default(), vec![fault]);
-        let mut script = Script::new(vec![convert(0), convert(0)]);
+        // What an interruption may have stopped is tried four times at once.
+        let tries = if [Errno::EINTR, Errno::EAGAIN].contains(&errno) { 4 } else { 1 };
+        let fault = |nth| EffectFault { kind: EffectKind::SetAttributes, nth, errno };
+        let mut host = FaultyHost::new(Log::default(), (1..=tries).map(fault).collect());
+        let mut script = Script::new(vec![convert(0x10), convert(0x10)]);
         assert_eq!(run(&mut script, &mut host, &policy()), Stop::Halted);
         let rets: Vec<_> =
             script.answers.iter().map(|page| page.payload::<run::Hypercall>().ret).skip(1).collect();
@@ -127,6 +132,84 @@ fn the_same_fault_without_progress_is_bounded() {
     assert!(matches!(stop, Stop::NoProgress { .. }));
     let stop = run(&mut Script::new([FAULT, convert(0)].repeat(100)), &mut Log::default(), &policy);
     assert_eq!(stop, Stop::Halted);
+}
+
+#[test]
+fn faults_that_ask_for_what_is_so_are_bounded_whichever_pages_they_name() {
+    let fault = |page: u32| {
+        let gpa = Gpa(0x1000 * u64::from(page % 64));
+        Exit::MemoryFault(MemoryFault {
+            gpa,
+            size: 0x1000,
+            private: false,
+            unknown_flags: 0,
+            poisoned: false,
+        })
+    };
+    let policy = policy();
+    let few = Script::new((1..MAX_IDLE_FAULTS).map(fault).collect());
+    assert_eq!(run(&mut { few }, &mut Log::default(), &policy), Stop::Halted);
+    let many = Script::new((0..MAX_IDLE_FAULTS).map(fault).collect());
+    let stop = run(&mut { many }, &mut Log::default(), &policy);
+    assert!(matches!(stop, Stop::NoProgress { repeats: MAX_IDLE_FAULTS, .. }), "{stop:?}");
+}
+
+/// Certificates that note when their lease ends.
+#[derive(Debug)]
+struct Noted(Arc<AtomicU32>);
+
+impl Guard for Noted {}
+
+impl Drop for Noted {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[derive(Debug, Default)]
+struct Leasing(Arc<AtomicU32>);
+
+impl Provider for Leasing {
+    fn lease(&self) -> Result<Lease, Unavailable> {
+        Ok(Lease::guarded(Arc::new(CheckedTable::empty()), Noted(Arc::clone(&self.0))))
+    }
+}
+
+#[test]
+fn a_lease_lives_until_the_kernel_has_acted_on_the_answer() {
+    let ended = Arc::new(AtomicU32::new(0));
+    let mut policy = policy();
+    policy.certificates = Certificates::From(Arc::new(Leasing(Arc::clone(&ended))));
+    let request = Exit::SnpReqCerts(exit::SnpReqCerts { gpa: Gpa(0x3000), pages: 1 });
+    // The request, an exit that follows from its answer, and nothing more.
+    let mut script = Script::new(vec![request, convert(0x10)]);
+    assert_eq!(step(&mut script, &mut Log::default(), &policy), Ok(()));
+    assert_eq!(script.answers.len(), 2, "the answer was handed over within the step");
+    assert_eq!(ended.load(Ordering::SeqCst), 1);
+    // Too small a buffer, or none: nothing was read by the firmware, so that nothing is held.
+    for (gpa, pages) in [(0x3000, 0), (0x3000, 65), (0x9_0000, 1)] {
+        let request = Exit::SnpReqCerts(exit::SnpReqCerts { gpa: Gpa(gpa), pages });
+        let mut script = Script::new(vec![request, convert(0)]);
+        assert_eq!(step(&mut script, &mut Log::default(), &policy), Ok(()));
+        assert_eq!(script.exits.len(), 1, "the answer is handed over by the next entry");
+    }
+    assert_eq!(ended.load(Ordering::SeqCst), 4, "every lease ends");
+}
+
+#[test]
+fn a_private_buffer_gets_no_certificates() {
+    let mut policy = policy();
+    policy.certificates = Certificates::Table(CheckedTable::empty());
+    let range = PageRange::new(Gfn(4), 1).unwrap();
+    policy.memory().assume(range, PageInfo::fresh(exeunt_proto::conversion::PageState::Private));
+    for (gpa, pages, ret) in [(0x3000, 1, 0), (0x3000, 2, 5), (0x4000, 1, 5), (0x5000, 1, 0)] {
+        let request = Exit::SnpReqCerts(exit::SnpReqCerts { gpa: Gpa(gpa), pages });
+        let mut host = Log::default();
+        let mut script = Script::new(vec![request]);
+        assert_eq!(run(&mut script, &mut host, &policy), Stop::Halted);
+        assert_eq!(script.answers[1].payload::<run::SnpReqCerts>().ret, ret, "{gpa:#x} {pages}");
+        assert_eq!(host.0.len(), usize::from(ret == 0), "{:?}", host.0);
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 use super::*;
-use crate::convert::MemorySlot;
+use crate::memory::{MemorySlot, PageInfo};
+use exeunt_abi::Errno;
 
 const GHCB: Gpa = Gpa(0x2000);
 
@@ -58,9 +59,14 @@ impl Host for Guest {
     }
 }
 
-fn memory() -> MemoryMap {
+/// All pages are private but those that an entry makes so.
+fn memory() -> GuestMemory {
     let range = PageRange::new(Gfn(0), 0x1000).unwrap();
-    MemoryMap::new([MemorySlot { range, has_private: true }]).unwrap()
+    let memory = GuestMemory::new([MemorySlot { range, has_private: true }]).unwrap();
+    memory.assume(range, PageInfo::fresh(PageState::Private));
+    let range = PageRange::new(Gfn(0x200), 0x200).unwrap();
+    memory.assume(range, PageInfo::fresh(PageState::Shared));
+    memory
 }
 
 fn answer(guest: &mut Guest) -> VmgexitReply {

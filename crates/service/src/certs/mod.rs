@@ -1,5 +1,9 @@
 //! Certificates for SNP guests.
 
+mod provider;
+
+pub use provider::{Guard, Lease, Provider, Unavailable};
+
 use exeunt_abi::{Gpa, PAGE_SIZE};
 use exeunt_proto::certs::{Certificate, ENTRY_BYTES, Table, TableError};
 use exeunt_proto::exit::SnpReqCerts;
@@ -7,6 +11,7 @@ use exeunt_proto::host::Action;
 use exeunt_proto::reply::CertsReply;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use thiserror::Error;
 
 /// The largest certificate table that is read: 1 MiB. Linux guests take 16 KiB.
@@ -16,13 +21,15 @@ pub const MAX_TABLE_BYTES: u64 = 1 << 20;
 const EMPTY_TABLE: &[u8] = &[0; ENTRY_BYTES];
 
 /// What a guest gets that asks for certificates.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub enum Certificates {
     /// An empty table: attestation works, the verifier has to find the certificates itself.
     #[default]
     None,
-    /// This table, which was checked.
+    /// This table, which was checked. Nothing keeps it and the firmware's TCB together.
     Table(CheckedTable),
+    /// What the provider has at the moment.
+    From(Arc<dyn Provider>),
     /// They are being changed: the guest is to come back.
     Busy,
     /// There is no way to get them. A Linux guest gives up attestation for good, so prefer the others.
@@ -70,6 +77,12 @@ impl CheckedTable {
     pub fn new(bytes: Vec<u8>) -> Result<Self, TableError> {
         Table::parse(&bytes)?;
         Ok(Self(bytes))
+    }
+
+    /// The table without certificates.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self(EMPTY_TABLE.to_vec())
     }
 
     /// Builds a table of these certificates, in this order.
@@ -126,34 +139,70 @@ impl CheckedTable {
 }
 
 /// What becomes of one request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub enum CertsPlan<'a> {
     /// Write the table, then say so.
     Install(Action<'a>),
     /// Say this and write nothing.
     Answer(CertsReply),
+    /// Ask the provider, and do one of the other two.
+    Ask {
+        /// Whom.
+        provider: &'a dyn Provider,
+        /// What the guest asked for.
+        request: SnpReqCerts,
+        /// Whether all of the guest's buffer is shared memory.
+        is_writable: bool,
+    },
 }
 
-impl Certificates {
-    /// Plans the answer. KVM checked the alignment of the address and nothing else, so the caller says whether
-    /// memory is behind the whole of the buffer.
-    pub(crate) fn plan(&self, request: SnpReqCerts, is_backed: impl Fn(Gpa, u64) -> bool) -> CertsPlan<'_> {
-        let table = match self {
-            Self::Busy => return CertsPlan::Answer(CertsReply::Busy),
-            Self::Broken => return CertsPlan::Answer(CertsReply::Failed),
-            // A guest that gives no room gets no empty table either, and goes on.
-            Self::None if request.pages == 0 => return CertsPlan::Answer(CertsReply::Installed),
-            Self::None => EMPTY_TABLE,
-            Self::Table(table) if request.pages < table.pages() => {
-                return CertsPlan::Answer(CertsReply::TooSmall { pages: table.pages() });
-            }
-            Self::Table(table) => table.as_bytes(),
-        };
-        if !is_backed(request.gpa, request.pages) {
-            return CertsPlan::Answer(CertsReply::Failed);
+/// Two that ask are equal if they ask the same provider for the same.
+impl PartialEq for CertsPlan<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Install(one), Self::Install(other)) => one == other,
+            (Self::Answer(one), Self::Answer(other)) => one == other,
+            (
+                Self::Ask { provider, request, is_writable },
+                Self::Ask { provider: other, request: with, is_writable: to },
+            ) => std::ptr::addr_eq(*provider, *other) && request == with && is_writable == to,
+            _ => false,
         }
-        CertsPlan::Install(Action::WriteGuest { gpa: request.gpa, bytes: table })
     }
+}
+
+impl Eq for CertsPlan<'_> {}
+
+impl Certificates {
+    /// Plans the answer. KVM checked the alignment of the address and nothing else, so the caller says whether shared
+    /// memory is behind the whole of the buffer.
+    pub(crate) fn plan(&self, request: SnpReqCerts, is_writable: impl Fn(Gpa, u64) -> bool) -> CertsPlan<'_> {
+        match self {
+            Self::Busy => CertsPlan::Answer(CertsReply::Busy),
+            Self::Broken => CertsPlan::Answer(CertsReply::Failed),
+            // A guest that gives no room gets no empty table either, and goes on.
+            Self::None if request.pages == 0 => CertsPlan::Answer(CertsReply::Installed),
+            Self::None => install(EMPTY_TABLE, request, is_writable(request.gpa, request.pages)),
+            Self::Table(table) => install(table.as_bytes(), request, is_writable(request.gpa, request.pages)),
+            Self::From(provider) => CertsPlan::Ask {
+                provider: provider.as_ref(),
+                request,
+                is_writable: is_writable(request.gpa, request.pages),
+            },
+        }
+    }
+}
+
+/// Plans the answer of these bytes.
+pub(crate) fn install(table: &[u8], request: SnpReqCerts, is_writable: bool) -> CertsPlan<'_> {
+    let pages = (table.len() as u64).div_ceil(PAGE_SIZE);
+    if request.pages < pages {
+        return CertsPlan::Answer(CertsReply::TooSmall { pages });
+    }
+    if !is_writable {
+        return CertsPlan::Answer(CertsReply::Failed);
+    }
+    CertsPlan::Install(Action::WriteGuest { gpa: request.gpa, bytes: table })
 }
 
 #[cfg(test)]

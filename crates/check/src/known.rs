@@ -1,0 +1,49 @@
+//! What a VMM half knows of the memory of a VM of the model, and whether it is so.
+
+use exeunt::memory::{GuestMemory, MemoryOptions, MemorySlot, PageInfo};
+use exeunt_model::Vm;
+
+/// The memory of a VM as its VMM knows it after the launch: each page has the state that its attributes say, and
+/// either of its memories may hold something, because a launch writes to both.
+///
+/// # Errors
+///
+/// Two slots overlap.
+pub fn guest_memory(vm: &Vm, options: MemoryOptions) -> Result<GuestMemory, String> {
+    let slots = vm.slots();
+    let known =
+        slots.iter().map(|slot| MemorySlot { range: slot.range, has_private: slot.guest_memfd.is_some() });
+    let memory = GuestMemory::with_options(known, options).map_err(|error| error.to_string())?;
+    for slot in slots {
+        for (run, state) in vm.page_states(slot.range) {
+            memory.assume(run, PageInfo { has_shared: true, has_private: true, ..PageInfo::fresh(state) });
+        }
+    }
+    Ok(memory)
+}
+
+/// Holds what is known against attributes and backing: a state that is sure is so, and no memory holds something that
+/// nobody knows of.
+///
+/// # Errors
+///
+/// The first page of which something else is known, in words.
+pub fn agree(memory: &GuestMemory, vm: &Vm) -> Result<(), String> {
+    for (range, info) in memory.runs() {
+        let states = vm.page_states(range);
+        if let Some((run, state)) = states.iter().find(|(_, state)| info.is_certain && *state != info.state) {
+            return Err(format!("the VMM half takes {run} for {}, it is {state}", info.state));
+        }
+        for gfn in (range.gfn().0..range.end().0).map(exeunt_abi::Gfn) {
+            if !info.has_private && vm.has_private_page(gfn) {
+                return Err(format!("{gfn} has a private page that the VMM half does not know of"));
+            }
+            let mut bytes = [0; 4096];
+            let read = vm.read_shared(gfn.gpa(), &mut bytes);
+            if !info.has_shared && read.is_ok() && bytes != [0; 4096] {
+                return Err(format!("{gfn} has shared memory in use that the VMM half does not know of"));
+            }
+        }
+    }
+    Ok(())
+}

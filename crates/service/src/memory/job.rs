@@ -1,0 +1,230 @@
+//! One conversion on its way: which effect comes next, and what it means that one failed.
+//!
+//! Each run of pages that has to change goes through the same stations: the host is told, the attributes change, the
+//! host is told again, the memory that is no longer used is given back. A failure ends the conversion at its run;
+//! runs before it have been converted and stay so.
+
+use super::tracker::{Tracker, idle_backing};
+use exeunt_abi::Errno;
+use exeunt_proto::conversion::{Conversion, PageRange, PageState};
+use exeunt_proto::host::{Action, Host};
+
+/// How often a change of attributes is tried again at once. An SNP guest takes "again" for the end, so that what
+/// a signal interrupted is better repeated here.
+const TRIES: u32 = 4;
+
+/// What is to be done next for a conversion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Effect {
+    /// Tell the host that a run is about to change.
+    Before(Conversion),
+    /// Apply this.
+    Apply(Action<'static>),
+    /// Tell the host that a run has changed.
+    After(Conversion),
+    /// Tell the host that a run does not change, although it was told so.
+    Undo(Conversion),
+}
+
+impl Effect {
+    /// Does it.
+    ///
+    /// # Errors
+    ///
+    /// The host's.
+    pub fn carry_out(&self, host: &mut impl Host) -> Result<(), Errno> {
+        match self {
+            Self::Before(conversion) => host.before_conversion(*conversion),
+            Self::Apply(action) => host.apply(action),
+            Self::After(conversion) => host.after_conversion(*conversion),
+            Self::Undo(conversion) => {
+                host.undo_conversion(*conversion);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Where a conversion is. Each station has the run that it is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Station {
+    /// Between two runs.
+    Seek,
+    Before(PageRange),
+    Attributes {
+        run: PageRange,
+        tries: u32,
+    },
+    After(PageRange),
+    /// The host could not take the change in, so the attributes go back.
+    TakeBack(PageRange),
+    Undo(PageRange),
+    Discard(PageRange),
+    Prefault(PageRange),
+    End,
+}
+
+/// A conversion on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Job {
+    conversion: Conversion,
+    /// What is no longer used is given back at once.
+    reclaims: bool,
+    prefaults: bool,
+    /// Everything before this frame is done.
+    cursor: u64,
+    station: Station,
+    failure: Option<Errno>,
+}
+
+impl Job {
+    pub(crate) const fn new(conversion: Conversion, reclaims: bool, prefaults: bool) -> Self {
+        let cursor = conversion.range.gfn().0;
+        Self { conversion, reclaims, prefaults, cursor, station: Station::Seek, failure: None }
+    }
+
+    /// What has failed, if the conversion did.
+    pub(crate) const fn failure(&self) -> Option<Errno> {
+        self.failure
+    }
+
+    /// Takes in how the last effect went, and says what comes next. `None` at the end.
+    pub(crate) fn next_effect(&mut self, tracker: &mut Tracker, last: Result<(), Errno>) -> Option<Effect> {
+        self.station = self.after_station(tracker, last);
+        if self.station == Station::Seek {
+            self.station = self.seek(tracker);
+        }
+        let of = |range| Conversion { range, to: self.conversion.to };
+        Some(match self.station {
+            Station::Seek | Station::End => return None,
+            Station::Before(run) => Effect::Before(of(run)),
+            Station::Attributes { run, .. } => {
+                Effect::Apply(Action::SetAttributes { range: run, to: self.conversion.to })
+            }
+            Station::After(run) => Effect::After(of(run)),
+            Station::TakeBack(run) => {
+                Effect::Apply(Action::SetAttributes { range: run, to: other(self.conversion.to) })
+            }
+            Station::Undo(run) => Effect::Undo(of(run)),
+            Station::Discard(range) => {
+                Effect::Apply(Action::Discard { range, backing: idle_backing(self.conversion.to) })
+            }
+            Station::Prefault(range) => Effect::Apply(Action::Prefault { range }),
+        })
+    }
+
+    /// The conversion will not go on: nobody knows what came of an effect that was under way.
+    pub(crate) fn abandon(&self, tracker: &mut Tracker) {
+        if let Station::Attributes { run, .. } | Station::TakeBack(run) | Station::After(run) = self.station {
+            tracker.update(run, |info| super::PageInfo { is_certain: false, ..info });
+        }
+    }
+
+    fn after_station(&mut self, tracker: &mut Tracker, last: Result<(), Errno>) -> Station {
+        match (self.station, last) {
+            (Station::Seek, _) => Station::Seek,
+            (Station::Before(run), Ok(())) => Station::Attributes { run, tries: 1 },
+            (Station::Before(_), Err(errno)) => {
+                self.failure = Some(errno);
+                Station::End
+            }
+            (Station::Attributes { run, .. }, Ok(())) => {
+                set_state(tracker, run, self.conversion.to);
+                Station::After(run)
+            }
+            (Station::Attributes { run, tries }, Err(Errno::EINTR | Errno::EAGAIN)) if tries < TRIES => {
+                Station::Attributes { run, tries: tries.saturating_add(1) }
+            }
+            (Station::Attributes { run, .. }, Err(errno)) => {
+                self.failure = Some(errno);
+                doubt(tracker, run);
+                Station::Undo(run)
+            }
+            (Station::After(run), Ok(())) if self.prefaults && self.conversion.to == PageState::Private => {
+                Station::Prefault(run)
+            }
+            (Station::After(run) | Station::Prefault(run), Ok(())) | (Station::Prefault(run), Err(_)) => {
+                // Without prefaulted pages the guest pays with exits, so that this is no failure.
+                self.done_with(run)
+            }
+            (Station::After(run), Err(errno)) => {
+                self.failure = Some(errno);
+                Station::TakeBack(run)
+            }
+            (Station::TakeBack(run), Ok(())) => {
+                set_state(tracker, run, other(self.conversion.to));
+                Station::Undo(run)
+            }
+            (Station::TakeBack(run), Err(_)) => {
+                doubt(tracker, run);
+                Station::Undo(run)
+            }
+            (Station::Undo(_) | Station::End, _) => Station::End,
+            (Station::Discard(range), result) => {
+                if result.is_ok() {
+                    forget_idle(tracker, range, self.conversion.to);
+                }
+                // Memory that cannot be given back is still known as such, and the conversion has been done.
+                self.cursor = range.end().0;
+                Station::Seek
+            }
+        }
+    }
+
+    /// The attributes of a run are as they are to be. Its idle memory is found by the next search.
+    fn done_with(&mut self, run: PageRange) -> Station {
+        if !self.reclaims {
+            self.cursor = run.end().0;
+        }
+        Station::Seek
+    }
+
+    /// The next run that has to change or to be given back, whichever comes first.
+    fn seek(&self, tracker: &Tracker) -> Station {
+        let rest = self.cursor..self.conversion.range.end().0;
+        let change = tracker.first_unlike(self.conversion.to, rest.clone());
+        let idle = if self.reclaims { tracker.first_idle(self.conversion.to, rest) } else { None };
+        match (change, idle) {
+            (Some(change), Some(idle)) if idle.gfn() < change.gfn() => Station::Discard(idle),
+            (Some(change), _) => Station::Before(change),
+            (None, Some(idle)) => Station::Discard(idle),
+            (None, None) => Station::End,
+        }
+    }
+}
+
+const fn other(state: PageState) -> PageState {
+    match state {
+        PageState::Private => PageState::Shared,
+        PageState::Shared => PageState::Private,
+    }
+}
+
+/// The pages have this state now, and the guest can use the memory that belongs to it.
+fn set_state(tracker: &mut Tracker, run: PageRange, state: PageState) {
+    tracker.update(run, |info| {
+        let (has_shared, has_private) = match state {
+            PageState::Shared => (true, info.has_private),
+            PageState::Private => (info.has_shared, true),
+        };
+        super::PageInfo { state, is_certain: true, has_shared, has_private }
+    });
+}
+
+fn doubt(tracker: &mut Tracker, run: PageRange) {
+    // Either state may be so, and either memory may have been used.
+    tracker.update(run, |info| super::PageInfo {
+        is_certain: false,
+        has_shared: true,
+        has_private: true,
+        ..info
+    });
+}
+
+fn forget_idle(tracker: &mut Tracker, range: PageRange, state: PageState) {
+    tracker.update(range, |info| match state {
+        PageState::Shared => super::PageInfo { has_private: false, ..info },
+        PageState::Private => super::PageInfo { has_shared: false, ..info },
+    });
+}

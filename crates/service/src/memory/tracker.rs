@@ -1,0 +1,175 @@
+//! What is known of the pages of a VM: their state, and which of their two memories may hold something.
+//!
+//! Plain data without a lock. Pages are known in runs, so that a VM that has converted little costs little.
+
+use exeunt_abi::Gfn;
+use exeunt_proto::conversion::{PageRange, PageState};
+use exeunt_proto::host::Backing;
+use exeunt_runs::{Linear, Run, RunMap};
+use std::ops::Range;
+
+/// What is known of a page that has a private half.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PageInfo {
+    /// What its attributes say.
+    pub state: PageState,
+    /// Whether that is sure. It is not after a change of attributes that failed, until the next one.
+    pub is_certain: bool,
+    /// The shared memory may hold something: it was in use and has not been given back since.
+    pub has_shared: bool,
+    /// The private memory may hold something, likewise.
+    pub has_private: bool,
+}
+
+impl PageInfo {
+    /// A page of which only the memory in use may hold something.
+    #[must_use]
+    pub const fn fresh(state: PageState) -> Self {
+        let is_private = matches!(state, PageState::Private);
+        Self { state, is_certain: true, has_shared: !is_private, has_private: is_private }
+    }
+
+    /// Whether the memory that the page does not use may hold something.
+    const fn has_idle(self) -> bool {
+        match self.state {
+            PageState::Shared => self.has_private,
+            PageState::Private => self.has_shared,
+        }
+    }
+
+    const fn is(self, state: PageState) -> bool {
+        self.is_certain && matches!((self.state, state), PRIVATE | SHARED)
+    }
+}
+
+const PRIVATE: (PageState, PageState) = (PageState::Private, PageState::Private);
+const SHARED: (PageState, PageState) = (PageState::Shared, PageState::Shared);
+
+impl Linear for PageInfo {
+    fn advance(self, _: u64) -> Self {
+        self
+    }
+}
+
+/// The memory that a page in this state does not use.
+pub(crate) const fn idle_backing(state: PageState) -> Backing {
+    match state {
+        PageState::Private => Backing::Shared,
+        PageState::Shared => Backing::Private,
+    }
+}
+
+/// Every page with a private half, in runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tracker {
+    pages: RunMap<PageInfo>,
+    /// Pages whose idle memory may hold something.
+    idle_pages: u64,
+}
+
+impl Tracker {
+    /// Sets what is known of pages.
+    pub(crate) fn set(&mut self, range: PageRange, info: PageInfo) {
+        self.forget(range);
+        self.pages.put(frames(range), info);
+        if info.has_idle() {
+            self.idle_pages = self.idle_pages.saturating_add(range.pages());
+        }
+    }
+
+    /// Knows nothing of pages any more.
+    pub(crate) fn forget(&mut self, range: PageRange) {
+        self.idle_pages = self.idle_pages.saturating_sub(self.idle_in(frames(range)));
+        self.pages.clear(frames(range));
+    }
+
+    /// Changes what is known of pages that are known.
+    pub(crate) fn update(&mut self, range: PageRange, change: impl FnMut(PageInfo) -> PageInfo) {
+        let before = self.idle_in(frames(range));
+        self.pages.update(frames(range), change);
+        let after = self.idle_in(frames(range));
+        self.idle_pages = self.idle_pages.saturating_sub(before).saturating_add(after);
+    }
+
+    /// What is known of one page.
+    pub(crate) fn get(&self, gfn: Gfn) -> Option<PageInfo> {
+        self.pages.get(gfn.0)
+    }
+
+    /// How many pages' idle memory may hold something.
+    pub(crate) const fn idle_pages(&self) -> u64 {
+        self.idle_pages
+    }
+
+    /// How many runs it takes to know all this.
+    pub(crate) fn run_count(&self) -> usize {
+        self.pages.run_count()
+    }
+
+    /// All that is known, in order.
+    pub(crate) fn runs(&self) -> impl Iterator<Item = (PageRange, PageInfo)> + '_ {
+        self.pages.runs(0..u64::MAX).filter_map(|run| Some((page_range(run.pages.clone())?, run.first)))
+    }
+
+    /// The state that all pages of a range certainly have; `None` if they differ, or one is not known.
+    pub(crate) fn state_of(&self, range: PageRange) -> Option<PageState> {
+        let first = self.get(range.gfn())?.state;
+        let is_so =
+            self.pages.covers(frames(range)) && self.pages.runs(frames(range)).all(|run| run.first.is(first));
+        is_so.then_some(first)
+    }
+
+    /// Whether the private half of no page of a range is in use, for all that is known.
+    pub(crate) fn is_shared(&self, range: PageRange) -> bool {
+        self.pages.runs(frames(range)).all(|run| run.first.is(PageState::Shared))
+    }
+
+    /// The first run of pages in a range that are not certainly in a state.
+    pub(crate) fn first_unlike(&self, state: PageState, range: Range<u64>) -> Option<PageRange> {
+        self.first_where(range, |info| !info.is(state))
+    }
+
+    /// The first run of pages in a range whose idle memory may hold something, and that are certainly in a state.
+    pub(crate) fn first_idle(&self, state: PageState, range: Range<u64>) -> Option<PageRange> {
+        self.first_where(range, |info| info.is(state) && info.has_idle())
+    }
+
+    /// The first run of pages in a range whose idle memory may hold something, whatever their state is.
+    pub(crate) fn first_idle_of_any(&self, range: Range<u64>) -> Option<(PageRange, PageState)> {
+        let found = self.first_where(range.clone(), |info| info.is_certain && info.has_idle())?;
+        let state = self.get(found.gfn())?.state;
+        Some((self.first_idle(state, frames(found))?, state))
+    }
+
+    /// The first maximal run of pages that pass a test. Its cost is the runs up to its end.
+    fn first_where(&self, range: Range<u64>, mut test: impl FnMut(PageInfo) -> bool) -> Option<PageRange> {
+        let mut found: Option<Range<u64>> = None;
+        for Run { pages, first } in self.pages.runs(range) {
+            match &mut found {
+                Some(run) if test(first) && run.end == pages.start => run.end = pages.end,
+                Some(_) => break,
+                None if test(first) => found = Some(pages),
+                None => {}
+            }
+        }
+        page_range(found?)
+    }
+
+    fn idle_in(&self, range: Range<u64>) -> u64 {
+        let idle = self.pages.runs(range).filter(|run| run.first.has_idle());
+        idle.fold(0, |sum: u64, run| sum.saturating_add(run.pages.end.saturating_sub(run.pages.start)))
+    }
+}
+
+/// The frames of a range.
+pub(crate) fn frames(range: PageRange) -> Range<u64> {
+    range.gfn().0..range.end().0
+}
+
+/// A range of frames; `None` for none.
+pub(crate) fn page_range(frames: Range<u64>) -> Option<PageRange> {
+    PageRange::new(Gfn(frames.start), frames.end.checked_sub(frames.start)?)
+}
+
+#[cfg(test)]
+mod tests;
