@@ -6,8 +6,8 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use exeunt::Policy;
-use exeunt::convert::{MemoryMap, MemorySlot};
 use exeunt::layer::trace::Observer;
+use exeunt::memory::{GuestMemory, MemorySlot};
 use exeunt_abi::kvm::run::{ExitReason, RunPage};
 use exeunt_abi::{Errno, Gfn, Kernel};
 use exeunt_adapters::metrics::Metrics;
@@ -46,7 +46,7 @@ impl Live for Still {
 fn best_ns(observer: impl Observer) -> f64 {
     const EXITS: u32 = 1_000_000;
     let slot = MemorySlot { range: PageRange::new(Gfn(0), 4096).expect("a range"), has_private: true };
-    let policy = Policy::new(MemoryMap::new([slot]).expect("one slot"));
+    let policy = Policy::new(GuestMemory::new([slot]).expect("one slot"));
     let mut leaf = Leaf::new(Kernel::default(), NoHost).observed(observer);
     let mut live = Still(RunPage::zeroed());
     let call = Hypercall { nr: 12, args: [0x10_0000, 16, 0x10, 0, 0, 0], flags: 1 };

@@ -119,7 +119,8 @@ impl<H: Host, O: Observer> Leaf<H, O> {
         let plan = policy.plan(exit)?;
         self.observer.plan(&plan);
         // The port page is for port I/O, which is not ours.
-        Ok(plan.carry_out_observed(&mut self.host, &mut [], &mut self.observer))
+        self.watch.note_plan(exit, &plan)?;
+        Ok(plan.carry_out_observed(&mut self.host, &mut [], &mut self.observer).reply)
     }
 
     /// The host, for who made the leaf.
