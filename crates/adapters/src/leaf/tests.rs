@@ -1,6 +1,6 @@
 use super::*;
-use exeunt::convert::{MemoryMap, MemorySlot};
 use exeunt::layer::event::{Event, ReplyKind};
+use exeunt::memory::{GuestMemory, MemorySlot};
 use exeunt::terminate::StopKind;
 use exeunt_abi::ghci::Status;
 use exeunt_abi::{Dialect, Gfn, Gpa};
@@ -54,7 +54,7 @@ impl Observer for Events {
 
 fn policy() -> Policy {
     let range = PageRange::new(Gfn(0), 64).unwrap();
-    Policy::new(MemoryMap::new([MemorySlot { range, has_private: true }]).unwrap())
+    Policy::new(GuestMemory::new([MemorySlot { range, has_private: true }]).unwrap())
 }
 
 /// Serves one exit on a page full of old bytes.
