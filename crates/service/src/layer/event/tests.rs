@@ -1,6 +1,6 @@
 use super::*;
-use crate::convert::{MemoryMap, MemorySlot};
 use crate::layer::trace::Observer;
+use crate::memory::{GuestMemory, MemorySlot};
 use crate::policy::Policy;
 use crate::stop::Stop;
 use exeunt_abi::ghci::Status;
@@ -56,7 +56,7 @@ fn an_event_is_small() {
 #[test]
 fn an_exit_is_told_from_its_start_to_its_answer_with_failed_effects() {
     let range = PageRange::new(Gfn(0x100), 16).unwrap();
-    let policy = Policy::new(MemoryMap::new([MemorySlot { range, has_private: true }]).unwrap());
+    let policy = Policy::new(GuestMemory::new([MemorySlot { range, has_private: true }]).unwrap());
     let kernel = Kernel::default();
     let mut page = RunPage::zeroed();
     let call = Hypercall { nr: 12, args: [0x10_0000, 16, 0x10, 0, 0, 0], flags: 1 };
@@ -66,7 +66,7 @@ fn an_exit_is_told_from_its_start_to_its_answer_with_failed_effects() {
     seen.exit(entered, &page, &decoded);
     let plan = policy.plan(decoded.as_ref().unwrap()).unwrap();
     seen.plan(&plan);
-    let answer = plan.carry_out_observed(&mut Sticky, &mut [], &mut seen);
+    let answer = plan.carry_out_observed(&mut Sticky, &mut [], &mut seen).reply;
     reply::encode(answer, kernel, &mut page);
     seen.reply(answer, &page);
     seen.stop(&Stop::Halted);
