@@ -7,12 +7,13 @@
 mod decoders;
 mod device;
 mod explorer;
+mod snapshot;
 
 /// A name, and what to call with bytes.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target, by the name of its binary and of its corpus.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 11] = [
     ("run_page", decoders::run_page),
     ("certs", decoders::certs),
     ("ghcb_page", decoders::ghcb_page),
@@ -23,6 +24,7 @@ pub const TARGETS: [Target; 10] = [
     ("scenario", decoders::scenario),
     ("explorer", explorer::explore),
     ("device", device::ioctls),
+    ("snapshot", snapshot::snapshot),
 ];
 
 /// Calls the target with this name; nothing if there is none.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use exeunt_abi::Errno;
 use exeunt_abi::kvm::ioctl::KVM_PRE_FAULT_MEMORY;
+use exeunt_abi::{Errno, Gpa};
 use exeunt_proto::conversion::PageRange;
 use exeunt_proto::host::{Action, Host};
 use zerocopy::IntoBytes;
@@ -90,6 +90,10 @@ impl Host for Effects {
             Action::WriteGuest { gpa, bytes } => self.machine.memory.table().write(gpa, bytes),
             _ => Err(Errno::EOPNOTSUPP),
         }
+    }
+
+    fn read_guest(&mut self, gpa: Gpa, bytes: &mut [u8]) -> Result<(), Errno> {
+        self.machine.memory.table().read(gpa, bytes)
     }
 
     fn port_out(&mut self, port: u16, _size: u8, data: &[u8]) {

@@ -27,6 +27,8 @@ mod prefault;
 mod run_area;
 mod signal_unsafe;
 mod slot_unsafe;
+mod state;
+mod state_unsafe;
 mod unchecked;
 mod vcpu;
 mod vm;

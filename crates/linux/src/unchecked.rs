@@ -161,6 +161,6 @@ impl Unchecked {
     /// The ioctl failed, or the vCPU's run area cannot be mapped.
     pub fn create_vcpu(&self, id: u64) -> Result<Vcpu, KvmError> {
         let fd = self.machine.fd.create_vcpu(id).map_err(KvmError::ioctl("KVM_CREATE_VCPU"))?;
-        Vcpu::new(fd, Arc::clone(&self.machine))
+        Vcpu::new(fd, id, Arc::clone(&self.machine))
     }
 }

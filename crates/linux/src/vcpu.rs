@@ -48,20 +48,21 @@ const UNCORRECTED: u64 = 1 << 63 | 1 << 61 | 1 << 60 | 1 << 57;
 #[derive(Debug)]
 pub struct Vcpu {
     // The descriptor goes first, see `Machine`.
-    fd: VcpuFd,
+    pub(crate) fd: VcpuFd,
+    pub(crate) id: u64,
     area: Arc<RunArea>,
     page: RunPage,
     port_data: Box<[u8; PORT_DATA_BYTES]>,
     /// Where the answer to a port read lies that the kernel does not have yet.
     unanswered: Option<Range<usize>>,
-    machine: Arc<Machine>,
+    pub(crate) machine: Arc<Machine>,
 }
 
 impl Vcpu {
-    pub(crate) fn new(fd: VcpuFd, machine: Arc<Machine>) -> Result<Self, KvmError> {
+    pub(crate) fn new(fd: VcpuFd, id: u64, machine: Arc<Machine>) -> Result<Self, KvmError> {
         let area = Arc::new(RunArea::map(&fd, machine.fd.run_size())?);
         let port_data = Box::new([0; PORT_DATA_BYTES]);
-        Ok(Self { fd, area, page: RunPage::zeroed(), port_data, unanswered: None, machine })
+        Ok(Self { fd, id, area, page: RunPage::zeroed(), port_data, unanswered: None, machine })
     }
 
     /// Sets the registers to the start of a guest. Its image must be in memory at `guest.load`.

@@ -62,7 +62,7 @@ impl Machine {
         self.event_flags.load(Ordering::SeqCst)
     }
 
-    fn check_extension(&self, cap: Cap) -> u32 {
+    pub(crate) fn check_extension(&self, cap: Cap) -> u32 {
         u32::try_from(self.fd.check_extension_raw(cap.0.into())).unwrap_or(0)
     }
 
@@ -198,7 +198,7 @@ impl Vm {
     /// The ioctl failed, or the vCPU's run area cannot be mapped.
     pub fn create_vcpu(&self, id: u64) -> Result<Vcpu, KvmError> {
         let fd = self.machine.fd.create_vcpu(id).map_err(KvmError::ioctl("KVM_CREATE_VCPU"))?;
-        Vcpu::new(fd, Arc::clone(&self.machine))
+        Vcpu::new(fd, id, Arc::clone(&self.machine))
     }
 
     /// A handle that applies effects to this VM. All handles of one VM share the ports.

@@ -17,4 +17,5 @@ pub mod psci;
 pub mod reply;
 pub mod report;
 pub mod sbi;
+pub mod state;
 pub mod termination;

@@ -7,3 +7,4 @@ mod events;
 mod exits;
 mod kick;
 mod memory;
+mod state;

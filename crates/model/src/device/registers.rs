@@ -88,7 +88,7 @@ impl Call<'_> {
 impl Vcpu {
     /// The gate: `has_protected_state` and `guest_state_protected`. The guests of `KVM_SEV_ES_INIT` are VMs of the
     /// default type, of which KVM gives out what it has.
-    pub(super) fn check_open_state(&mut self) -> Result<(), Errno> {
+    pub(crate) fn check_open_state(&mut self) -> Result<(), Errno> {
         let is_shut = self.vm_type.has_protected_state() && self.state_is_protected();
         if is_shut { Err(Errno::EINVAL) } else { Ok(()) }
     }
@@ -98,14 +98,14 @@ impl Vcpu {
         !self.vm_type.has_protected_state() && self.state_is_protected()
     }
 
-    fn readable_xsave(&mut self) -> [u8; XSAVE_BYTES] {
+    pub(crate) fn readable_xsave(&mut self) -> [u8; XSAVE_BYTES] {
         if self.is_stale() { [0; XSAVE_BYTES] } else { *self.registers.xsave }
     }
 
     /// Of encrypted registers KVM knows those whose writes it intercepts.
     ///
     /// Source: Linux v7.2 `arch/x86/kvm/regs.c`, `__get_sregs_common`.
-    fn readable_sregs(&mut self) -> Sregs {
+    pub(crate) fn readable_sregs(&mut self) -> Sregs {
         let all = self.sregs();
         if !self.is_stale() {
             return all;
@@ -168,7 +168,7 @@ impl Vcpu {
 
     /// Source: Linux v7.2 `arch/x86/kernel/fpu/core.c`, `fpu_copy_uabi_to_guest_fpstate`, and `xstate.c`,
     /// `validate_user_xstate_header`.
-    fn set_xsave(&mut self, area: &[u8; XSAVE_BYTES]) -> Result<(), Errno> {
+    pub(crate) fn set_xsave(&mut self, area: &[u8; XSAVE_BYTES]) -> Result<(), Errno> {
         if self.is_stale() {
             return Ok(());
         }
@@ -186,7 +186,7 @@ impl Vcpu {
         Ok(())
     }
 
-    fn xcrs(&self) -> Xcrs {
+    pub(crate) fn xcrs(&self) -> Xcrs {
         let mut xcrs = Xcrs { nr_xcrs: 1, ..Xcrs::default() };
         if let Some(first) = xcrs.xcrs.first_mut() {
             *first = Xcr { xcr: 0, reserved: 0, value: self.xcr0 };
@@ -197,7 +197,7 @@ impl Vcpu {
     /// Only the first XCR0 of the list is looked at.
     ///
     /// Source: Linux v7.2 `arch/x86/kvm/x86.c`, `kvm_vcpu_ioctl_x86_set_xcrs` and `__kvm_set_xcr`.
-    fn set_xcrs(&mut self, xcrs: &Xcrs) -> Result<(), Errno> {
+    pub(crate) fn set_xcrs(&mut self, xcrs: &Xcrs) -> Result<(), Errno> {
         if xcrs.nr_xcrs > MAX_XCRS || xcrs.flags != 0 {
             return Err(Errno::EINVAL);
         }
@@ -211,12 +211,12 @@ impl Vcpu {
         Ok(())
     }
 
-    fn debug_registers(&self) -> DebugRegs {
+    pub(crate) fn debug_registers(&self) -> DebugRegs {
         DebugRegs { dr6: self.events.dr6, ..self.registers.debug }
     }
 
     /// Source: Linux v7.2 `arch/x86/kvm/x86.c`, `kvm_vcpu_ioctl_x86_set_debugregs`.
-    fn set_debug_registers(&mut self, debug: &DebugRegs) -> Result<(), Errno> {
+    pub(crate) fn set_debug_registers(&mut self, debug: &DebugRegs) -> Result<(), Errno> {
         if debug.flags != 0 || debug.dr6 >> 32 != 0 || debug.dr7 >> 32 != 0 {
             return Err(Errno::EINVAL);
         }

@@ -15,6 +15,7 @@ pub(crate) mod peer;
 mod pio;
 mod program;
 pub(crate) mod registers;
+mod state;
 pub(crate) mod xstate;
 
 pub(crate) use complete::Completion;

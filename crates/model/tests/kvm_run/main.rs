@@ -34,6 +34,7 @@ mod psp_measurement;
 mod psp_messages;
 mod psp_report;
 mod snp_world;
+mod state;
 mod stepper;
 mod system_event;
 mod system_event_sbi;
