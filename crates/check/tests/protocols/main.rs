@@ -7,5 +7,7 @@
 //! `cargo test -p exeunt-check --test protocols -- --nocapture` prints the figures.
 
 mod certificates;
+mod hand_over;
+mod page_state_change;
 mod search;
 mod triple_fault;
