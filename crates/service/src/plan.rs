@@ -3,6 +3,7 @@
 use crate::certs::{self, CertsPlan, Lease, Unavailable};
 use crate::layer::trace::Observer;
 use crate::memory::GuestMemory;
+use crate::tdx::TdxPlan;
 use crate::vmgexit;
 use exeunt_abi::kvm::run::RunPage;
 use exeunt_abi::{Errno, Kernel};
@@ -43,6 +44,8 @@ pub enum Plan<'a> {
     RefuseMsr,
     /// Answer a request for certificates.
     Certs(CertsPlan<'a>),
+    /// Answer a call of a TD.
+    Tdx(TdxPlan<'a>),
     /// Decode and answer a `VMGEXIT`.
     Vmgexit {
         /// The GHCB MSR.
@@ -113,6 +116,7 @@ impl Plan<'_> {
             Self::UnknownHypercall => Reply::UnknownHypercall,
             Self::RefuseMsr => Reply::Msr(MsrReply::Fault),
             Self::Certs(plan) => return carry_out_certs(*plan, host, observer),
+            Self::Tdx(plan) => plan.carry_out(host, observer),
             Self::Vmgexit { ghcb_msr, memory } => {
                 Reply::Vmgexit(vmgexit::carry_out(*ghcb_msr, memory, host, observer))
             }
@@ -213,6 +217,7 @@ impl fmt::Display for Plan<'_> {
                 CertsReply::Busy => f.write_str("ask the guest to come back"),
                 CertsReply::Failed => f.write_str("refuse the request for certificates"),
             },
+            Self::Tdx(plan) => plan.fmt(f),
             Self::Vmgexit { ghcb_msr, .. } => write!(f, "decode the VMGEXIT with the GHCB MSR {ghcb_msr:#x}"),
             Self::PortIo(io) => {
                 let verb = if io.is_out { "write" } else { "read" };

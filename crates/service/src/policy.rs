@@ -5,6 +5,7 @@ use crate::fault;
 use crate::memory::GuestMemory;
 use crate::plan::Plan;
 use crate::stop::Stop;
+use crate::tdx::TdxPolicy;
 use exeunt_abi::Gpa;
 use exeunt_abi::kvm::run::{MAP_GPA_RANGE, NOTIFY_CONTEXT_INVALID};
 use exeunt_proto::conversion::{PageRange, map_gpa_range};
@@ -47,6 +48,8 @@ pub struct Policy {
     pub crash: EventPolicy,
     /// What SNP guests get that ask for certificates.
     pub certificates: Certificates,
+    /// What TDs get that make calls.
+    pub tdx: TdxPolicy,
 }
 
 impl Policy {
@@ -69,8 +72,8 @@ impl Policy {
     /// The exit ends the run.
     pub fn plan(&self, exit: &Exit) -> Result<Plan<'_>, Stop> {
         match exit {
-            // KVM has put a safe answer to every call of a TD in place: it is enough to enter again.
-            Exit::Again(_) | Exit::Tdx(_) => Ok(Plan::Resume),
+            Exit::Again(_) => Ok(Plan::Resume),
+            Exit::Tdx(tdx) => Ok(Plan::Tdx(self.tdx.plan(tdx.call, &self.memory))),
             Exit::Rdmsr(_) | Exit::Wrmsr(_) => Ok(Plan::RefuseMsr),
             Exit::Io(io) => Ok(Plan::PortIo(*io)),
             Exit::Mmio(mmio) => Ok(Plan::Mmio(*mmio)),

@@ -1,7 +1,8 @@
 use super::*;
-use exeunt::tdx::{QuoteLimits, QuoteMemory, Quotes, TdxPolicy};
+use exeunt::memory::{GuestMemory, MemorySlot};
+use exeunt::tdx::{GuestWriter, QuoteLimits, Quotes, TdxPolicy};
 use exeunt_abi::ghci::{Status, quote_status};
-use exeunt_abi::{Errno, Gpa};
+use exeunt_abi::{Errno, Gfn, Gpa};
 use exeunt_proto::conversion::PageRange;
 use exeunt_proto::exit::TdxCall;
 use exeunt_proto::host::{Action, Host};
@@ -28,11 +29,7 @@ impl Memory {
     }
 }
 
-impl QuoteMemory for Memory {
-    fn is_shared(&self, _: PageRange) -> bool {
-        true
-    }
-
+impl GuestWriter for Memory {
     fn write(&self, gpa: Gpa, bytes: &[u8]) -> Result<(), Errno> {
         self.put(gpa, bytes);
         Ok(())
@@ -55,6 +52,7 @@ impl Host for Memory {
 /// A TD that asks a provider.
 struct Td {
     memory: Memory,
+    tracked: Arc<GuestMemory>,
     policy: TdxPolicy,
 }
 
@@ -62,8 +60,11 @@ impl Td {
     fn new(provider: &Arc<SocketProvider>, slots: usize) -> Self {
         let memory = Memory::new();
         let limits = QuoteLimits { slots, ..QuoteLimits::default() };
-        let quotes = Quotes::new(provider.clone(), Arc::new(memory.clone()), None, limits);
-        Self { memory, policy: TdxPolicy { quotes: Some(quotes), ..TdxPolicy::default() } }
+        let slot = MemorySlot { range: PageRange::new(Gfn(0), 32).unwrap(), has_private: true };
+        let tracked = Arc::new(GuestMemory::new([slot]).unwrap());
+        let writer = Arc::new(memory.clone());
+        let quotes = Quotes::new(provider.clone(), tracked.clone(), writer, None, limits);
+        Self { memory, tracked, policy: TdxPolicy { quotes: Some(quotes), ..TdxPolicy::default() } }
     }
 
     /// Asks for a quote into a buffer.
@@ -71,7 +72,7 @@ impl Td {
         let gpa = Gpa(buffer * 0x1000);
         let head = [1u64.to_le_bytes().as_slice(), &[0; 8], &1024u32.to_le_bytes(), &[0; 4], REPORT].concat();
         self.memory.put(gpa, &head);
-        let plan = self.policy.plan(TdxCall::GetQuote { gpa, size_bytes: 0x1000 }, |_| true);
+        let plan = self.policy.plan(TdxCall::GetQuote { gpa, size_bytes: 0x1000 }, &self.tracked);
         match plan.carry_out(&mut self.memory.clone(), &mut ()) {
             Reply::Tdx(TdxReply::Status(status)) => status,
             other => panic!("{other:?}"),
@@ -192,11 +193,11 @@ fn dropping_the_provider_hangs_up_and_the_td_is_told() {
         let td = Td::new(&provider, 2);
         assert_eq!(td.ask(0), Status::SUCCESS);
         thread::sleep(Duration::from_millis(50));
-        let Td { memory, policy } = td;
+        let Td { memory, tracked, policy } = td;
         let quotes = policy.quotes.clone().unwrap();
         drop((policy, provider));
         // The quotes keep the provider, so it goes with them.
-        let late = Td { memory, policy: TdxPolicy::default() };
+        let late = Td { memory, tracked, policy: TdxPolicy::default() };
         drop(quotes);
         assert_eq!(late.wait(0), quote_status::ERROR);
         assert!(start.elapsed() < Duration::from_secs(3), "it did not wait for the service");

@@ -141,6 +141,8 @@ kinds! {
         Certs = "certs",
         /// Decode and answer a `VMGEXIT`.
         Vmgexit = "vmgexit",
+        /// Answer a call of a TD.
+        Tdx = "tdx",
         /// Port I/O.
         PortIo = "port_io",
         /// Memory-mapped I/O.
@@ -243,6 +245,7 @@ impl PlanKind {
             Plan::RefuseMsr => Self::RefuseMsr,
             Plan::Certs(_) => Self::Certs,
             Plan::Vmgexit { .. } => Self::Vmgexit,
+            Plan::Tdx(_) => Self::Tdx,
             Plan::PortIo(_) => Self::PortIo,
             Plan::Mmio(_) => Self::Mmio,
         }

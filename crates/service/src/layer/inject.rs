@@ -77,6 +77,10 @@ impl<H: Host> Host for FaultyHost<H> {
         self.inner.undo_conversion(conversion);
     }
 
+    fn vcpu_id(&self) -> u64 {
+        self.inner.vcpu_id()
+    }
+
     fn read_guest(&mut self, gpa: Gpa, bytes: &mut [u8]) -> Result<(), Errno> {
         self.inner.read_guest(gpa, bytes)
     }

@@ -1,6 +1,7 @@
 use super::*;
 use crate::memory::{MemorySlot, PageInfo};
 use crate::stop::FaultCause;
+use crate::tdx::TdxPlan;
 use exeunt_abi::kvm::run::ExitReason;
 use exeunt_abi::{Errno, Gfn};
 use exeunt_proto::conversion::{Conversion, PageState};
@@ -123,7 +124,7 @@ fn exits_without_an_answer_end_the_run_with_what_they_brought() {
     assert_eq!(policy().plan(&Exit::ApResetHold), Err(Stop::Unplanned(Box::new(Exit::ApResetHold))));
     assert_eq!(policy().plan(&Exit::Rdmsr(Rdmsr { index: 0x10, reason: 1 })), Ok(Plan::RefuseMsr));
     let call = TdxCall::Unknown { nr: 0x1_0009, data: [7; 5] };
-    assert_eq!(policy().plan(&Exit::Tdx(Tdx { flags: 0, call })), Ok(Plan::Resume));
+    assert_eq!(policy().plan(&Exit::Tdx(Tdx { flags: 0, call })), Ok(Plan::Tdx(TdxPlan::Preset)));
 }
 
 #[test]

@@ -10,10 +10,11 @@ mod quotes;
 mod slots;
 
 pub use quotes::{
-    NoQuote, Notifier, NotifyTarget, QuoteLimits, QuoteMemory, QuoteProvider, QuoteSink, Quotes,
+    GuestWriter, NoQuote, Notifier, NotifyTarget, QuoteLimits, QuoteProvider, QuoteSink, Quotes,
 };
 
 use crate::layer::trace::Observer;
+use crate::memory::GuestMemory;
 use exeunt_abi::ghci::Status;
 use exeunt_abi::kvm::tdx::{Capabilities, TDVMCALLINFO_SETUP_EVENT_NOTIFY_INTERRUPT};
 use exeunt_abi::{Gpa, PAGE_SIZE};
@@ -82,12 +83,11 @@ pub enum TdxPlan<'a> {
 }
 
 impl TdxPolicy {
-    /// Plans the answer to a call. KVM checks neither the alignment nor the length of a buffer, so the caller says
-    /// whether slots cover the whole of a range and all of it is shared.
-    pub fn plan(&self, call: TdxCall, is_shared: impl FnOnce(PageRange) -> bool) -> TdxPlan<'_> {
+    /// Plans the answer to a call. KVM checks neither the alignment nor the length of a buffer, nor whether it is shared.
+    pub fn plan(&self, call: TdxCall, memory: &GuestMemory) -> TdxPlan<'_> {
         match call {
             TdxCall::GetQuote { gpa, size_bytes } => match &self.quotes {
-                Some(quotes) => plan_quote(quotes, gpa, size_bytes, is_shared),
+                Some(quotes) => plan_quote(quotes, gpa, size_bytes, memory),
                 None => TdxPlan::Preset,
             },
             TdxCall::GetTdVmCallInfo { leaf: 1 } => {
@@ -119,18 +119,13 @@ impl TdxPolicy {
 }
 
 /// The checks come in the order of what they need: numbers first, then the map of memory.
-fn plan_quote(
-    quotes: &Quotes,
-    gpa: Gpa,
-    size_bytes: u64,
-    is_shared: impl FnOnce(PageRange) -> bool,
-) -> TdxPlan<'_> {
+fn plan_quote<'a>(quotes: &'a Quotes, gpa: Gpa, size_bytes: u64, memory: &GuestMemory) -> TdxPlan<'a> {
     if (gpa.0 | size_bytes) & (PAGE_SIZE - 1) != 0 {
         return refuse(Status::ALIGN_ERROR);
     }
     let range = PageRange::new(gpa.gfn(), size_bytes / PAGE_SIZE);
     match range.filter(|_| size_bytes <= quotes.max_bytes()) {
-        Some(range) if is_shared(range) => TdxPlan::Quote { range, quotes },
+        Some(range) if memory.is_shared(range) => TdxPlan::Quote { range, quotes },
         _ => refuse(Status::INVALID_OPERAND),
     }
 }

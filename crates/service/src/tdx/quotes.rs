@@ -2,7 +2,9 @@
 
 use super::slots::{Slots, Taken};
 use crate::layer::trace::Observer;
+use crate::memory::GuestMemory;
 use crate::plan::apply_all;
+use crate::sync::{Mutex, MutexGuard};
 use exeunt_abi::ghci::{QuoteHeader, Status};
 use exeunt_abi::{Errno, Gpa};
 use exeunt_proto::conversion::PageRange;
@@ -11,7 +13,7 @@ use exeunt_proto::host::{Action, Host};
 use std::fmt;
 use std::mem::{offset_of, size_of};
 use std::sync::atomic::{Ordering, fence};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use thiserror::Error;
 
 /// Bytes before the data of a buffer.
@@ -24,14 +26,11 @@ pub trait QuoteProvider: Send + Sync {
     fn submit(&self, report: &[u8], sink: QuoteSink);
 }
 
-/// The memory of a TD as it is when a quote comes, on whichever thread.
+/// Someone who writes to a TD's memory when a quote is there, on whichever thread.
 ///
-/// It is called under a lock that [`Quotes::cancel`] and the vCPUs of the TD wait for, so it must call neither them nor
-/// a [`QuoteSink`], and it must not panic.
-pub trait QuoteMemory: Send + Sync {
-    /// Whether slots cover the range and all of it is shared.
-    fn is_shared(&self, range: PageRange) -> bool;
-
+/// It is called under a lock that [`Quotes::cancel`] and the vCPUs of the TD may wait for, so it must call neither
+/// [`Quotes`] nor a [`QuoteSink`], and it must not panic.
+pub trait GuestWriter: Send + Sync {
     /// Writes to shared memory. The TD watches while it is done: 8 bytes on a border of 8 bytes are one store.
     ///
     /// # Errors
@@ -40,7 +39,7 @@ pub trait QuoteMemory: Send + Sync {
     fn write(&self, gpa: Gpa, bytes: &[u8]) -> Result<(), Errno>;
 }
 
-/// Someone who sends interrupts.
+/// Someone who sends interrupts. It is called as a [`GuestWriter`] is.
 pub trait Notifier: Send + Sync {
     /// Sends an interrupt, on whichever thread. One that cannot be sent is lost: the TD also polls.
     fn notify(&self, target: NotifyTarget);
@@ -101,22 +100,25 @@ pub struct Quotes {
 
 /// What sinks keep. It does not keep the provider, so a provider that forgets its sinks is no cycle.
 struct Desk {
-    memory: Arc<dyn QuoteMemory>,
+    memory: Arc<GuestMemory>,
+    writer: Arc<dyn GuestWriter>,
     notifier: Option<Arc<dyn Notifier>>,
     target: Mutex<Option<NotifyTarget>>,
     slots: Slots,
 }
 
 impl Quotes {
-    /// Quotes of this provider into this memory. Without a notifier a TD has to poll.
+    /// Quotes of this provider into this memory, which the policy knows too. Without a notifier a TD has to poll.
     #[must_use]
     pub fn new(
         provider: Arc<dyn QuoteProvider>,
-        memory: Arc<dyn QuoteMemory>,
+        memory: Arc<GuestMemory>,
+        writer: Arc<dyn GuestWriter>,
         notifier: Option<Arc<dyn Notifier>>,
         limits: QuoteLimits,
     ) -> Self {
-        let desk = Desk { memory, notifier, target: Mutex::new(None), slots: Slots::new(limits.slots) };
+        let slots = Slots::new(limits.slots);
+        let desk = Desk { memory, writer, notifier, target: Mutex::new(None), slots };
         Self { provider, desk: Arc::new(desk), max_bytes: limits.max_bytes }
     }
 
@@ -264,7 +266,7 @@ impl Desk {
         // A TD that sees the status sees all that was written before.
         fence(Ordering::Release);
         let status =
-            self.memory.write(at(range, offset_of!(QuoteHeader, status)), &status.number().to_le_bytes());
+            self.writer.write(at(range, offset_of!(QuoteHeader, status)), &status.number().to_le_bytes());
         let target = *self.target();
         if let (Ok(()), Some(notifier), Some(target)) = (status, &self.notifier, target) {
             notifier.notify(target);
@@ -272,9 +274,9 @@ impl Desk {
     }
 
     fn write_quote(&self, range: PageRange, quote: &[u8]) -> Result<(), Errno> {
-        self.memory.write(at(range, HEADER_BYTES), quote)?;
+        self.writer.write(at(range, HEADER_BYTES), quote)?;
         let out_len = u32::try_from(quote.len()).map_err(|_| Errno::EINVAL)?;
-        self.memory.write(at(range, offset_of!(QuoteHeader, out_len)), &out_len.to_le_bytes())
+        self.writer.write(at(range, offset_of!(QuoteHeader, out_len)), &out_len.to_le_bytes())
     }
 }
 

@@ -1,7 +1,8 @@
 //! The slots of quotes that are being made.
 
+use crate::sync::{Mutex, MutexGuard};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{PoisonError, TryLockError};
 
 /// A fixed number of slots. Each is free, or has the ticket of the request that it belongs to.
 ///

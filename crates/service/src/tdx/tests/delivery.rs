@@ -75,7 +75,7 @@ fn a_provider_that_panics_or_forgets_on_the_vcpu_keeps_no_slot() {
     }
     let memory = Memory::new();
     let arc = Arc::new(memory.clone());
-    let quotes = Quotes::new(Arc::new(Panics), arc, None, QuoteLimits::default());
+    let quotes = Quotes::new(Arc::new(Panics), memory.0.tracked.clone(), arc, None, QuoteLimits::default());
     let policy = TdxPolicy { quotes: Some(quotes), ..TdxPolicy::default() };
     ask(&memory);
     let got = catch_unwind(AssertUnwindSafe(|| call(&policy, GET_QUOTE, &memory)));
@@ -105,11 +105,11 @@ fn a_td_that_takes_its_buffer_back_gets_nothing_and_its_slot_is_free() {
     choose(&policy, 64, &memory);
     for answer in [Ok(b"quote".as_slice()), Err(NoQuote::Failed)] {
         let sink = ask_for_sink(&policy, &memory);
-        memory.0.is_shared.store(false, Ordering::SeqCst);
+        memory.make(PageState::Private);
         sink.complete(answer);
         assert_eq!((memory.take_writes(), in_flight(&policy)), (vec![], 0));
         assert!(memory.0.notified.lock().unwrap().is_empty());
-        memory.0.is_shared.store(true, Ordering::SeqCst);
+        memory.make(PageState::Shared);
     }
 }
 
@@ -143,7 +143,7 @@ fn a_notifier_that_panics_keeps_no_slot() {
     let memory = Memory::new();
     let arc = Arc::new(memory.clone());
     let limits = QuoteLimits { slots: 1, ..QuoteLimits::default() };
-    let quotes = Quotes::new(arc.clone(), arc, Some(Arc::new(Panics)), limits);
+    let quotes = Quotes::new(arc.clone(), memory.0.tracked.clone(), arc, Some(Arc::new(Panics)), limits);
     let policy = TdxPolicy { quotes: Some(quotes), ..policy(&memory) };
     choose(&policy, 64, &memory);
     for _ in 0..3 {

@@ -4,10 +4,11 @@ mod requests;
 mod slots;
 
 use super::*;
-use exeunt_abi::Errno;
+use crate::memory::{MemorySlot, PageInfo};
 use exeunt_abi::ghci::{Status, quote_status};
+use exeunt_abi::{Errno, Gfn};
+use exeunt_proto::conversion::PageState;
 use exeunt_proto::host::Action;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// Bytes of the memory behind address 0.
@@ -25,7 +26,7 @@ struct Memory(Arc<Inner>);
 struct Inner {
     bytes: Mutex<Vec<u8>>,
     writes: Mutex<Vec<(u64, usize)>>,
-    is_shared: AtomicBool,
+    tracked: Arc<GuestMemory>,
     fails_at: Mutex<Option<u64>>,
     notified: Mutex<Vec<NotifyTarget>>,
     submitted: Mutex<Vec<(Vec<u8>, QuoteSink)>>,
@@ -33,10 +34,12 @@ struct Inner {
 
 impl Memory {
     fn new() -> Self {
+        let range = PageRange::new(Gfn(0), MEMORY_BYTES as u64 / PAGE_SIZE).unwrap();
+        let slot = MemorySlot { range, has_private: true };
         Self(Arc::new(Inner {
             bytes: Mutex::new(vec![0; MEMORY_BYTES]),
             writes: Mutex::default(),
-            is_shared: AtomicBool::new(true),
+            tracked: Arc::new(GuestMemory::new([slot]).unwrap()),
             fails_at: Mutex::default(),
             notified: Mutex::default(),
             submitted: Mutex::default(),
@@ -69,6 +72,12 @@ impl Memory {
         writes.into_iter().map(|(gpa, count)| (gpa - BUFFER.0, count)).collect()
     }
 
+    /// The TD makes the second page of the buffer private or shared.
+    fn make(&self, state: PageState) {
+        let page = PageRange::new(Gfn(BUFFER.gfn().0 + 1), 1).unwrap();
+        self.0.tracked.assume(page, PageInfo::fresh(state));
+    }
+
     fn take_sink(&self) -> QuoteSink {
         self.0.submitted.lock().unwrap().remove(0).1
     }
@@ -83,11 +92,7 @@ impl Memory {
     }
 }
 
-impl QuoteMemory for Memory {
-    fn is_shared(&self, _: PageRange) -> bool {
-        self.0.is_shared.load(Ordering::SeqCst)
-    }
-
+impl GuestWriter for Memory {
     fn write(&self, gpa: Gpa, bytes: &[u8]) -> Result<(), Errno> {
         self.write_as_host(gpa, bytes)
     }
@@ -129,12 +134,10 @@ impl Host for Memory {
 /// A policy whose provider keeps its sinks, with two slots.
 fn policy(memory: &Memory) -> TdxPolicy {
     let limits = QuoteLimits { slots: 2, ..QuoteLimits::default() };
-    let [provider, writer, notifier] = [memory, memory, memory].map(|memory| Arc::new(memory.clone()));
+    let arc = Arc::new(memory.clone());
+    let quotes = Quotes::new(arc.clone(), memory.0.tracked.clone(), arc.clone(), Some(arc), limits);
     let user = [TDVMCALLINFO_SETUP_EVENT_NOTIFY_INTERRUPT, 0];
-    TdxPolicy {
-        quotes: Some(Quotes::new(provider, writer, Some(notifier), limits)),
-        calls: CallInfo { kernel: [0, 0], user },
-    }
+    TdxPolicy { quotes: Some(quotes), calls: CallInfo { kernel: [0, 0], user } }
 }
 
 /// Puts a request into the buffer.
@@ -146,9 +149,9 @@ fn ask(memory: &Memory) {
 
 const GET_QUOTE: TdxCall = TdxCall::GetQuote { gpa: BUFFER, size_bytes: BUFFER_BYTES };
 
-/// Makes a call of which all memory is shared.
+/// Makes a call.
 fn call(policy: &TdxPolicy, call: TdxCall, memory: &Memory) -> Reply {
-    policy.plan(call, |_| true).carry_out(&mut memory.clone(), &mut ())
+    policy.plan(call, &memory.0.tracked).carry_out(&mut memory.clone(), &mut ())
 }
 
 /// Chooses a vector.

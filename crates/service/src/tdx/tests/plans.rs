@@ -1,7 +1,8 @@
 use super::*;
 
+/// A plan where all memory is shared.
 fn planned(policy: &TdxPolicy, call: TdxCall) -> TdxPlan<'_> {
-    policy.plan(call, |_| true)
+    policy.plan(call, &Memory::new().0.tracked)
 }
 
 #[test]
@@ -21,7 +22,7 @@ fn a_vector_is_refused_where_nobody_sends_interrupts_or_the_kernel_does_not_leav
     let with = policy(&memory);
     let not_offered = TdxPolicy { calls: CallInfo::default(), ..with.clone() };
     let arc = Arc::new(memory.clone());
-    let quotes = Quotes::new(arc.clone(), arc, None, QuoteLimits::default());
+    let quotes = Quotes::new(arc.clone(), memory.0.tracked.clone(), arc, None, QuoteLimits::default());
     let no_notifier = TdxPolicy { quotes: Some(quotes), ..with.clone() };
     let no_quotes = TdxPolicy { quotes: None, ..with };
     for policy in [not_offered, no_notifier, no_quotes, TdxPolicy::default()] {
@@ -84,7 +85,11 @@ fn a_buffer_is_whole_pages_of_shared_memory_and_no_larger_than_the_limit() {
         let range = PageRange::new(BUFFER.gfn(), size_bytes / PAGE_SIZE).unwrap();
         assert_eq!(plan, TdxPlan::Quote { range, quotes: policy.quotes.as_ref().unwrap() });
     }
-    assert_eq!(policy.plan(GET_QUOTE, |_| false), refused(Status::INVALID_OPERAND));
+    let behind = TdxCall::GetQuote { gpa: Gpa(MEMORY_BYTES as u64 - 0x1000), size_bytes: 0x2000 };
+    assert_eq!(planned(&policy, behind), refused(Status::INVALID_OPERAND), "half of it is no memory");
+    memory.make(PageState::Private);
+    let private = policy.plan(GET_QUOTE, &memory.0.tracked);
+    assert_eq!(private, refused(Status::INVALID_OPERAND), "its second page is private");
 }
 
 #[test]

@@ -63,7 +63,7 @@ fn a_host_that_cannot_reach_the_buffer_refuses_and_keeps_no_slot() {
     ask(&memory);
     for reads_left in 0..2 {
         let mut host = Lacking { inner: memory.clone(), reads_left };
-        let got = policy.plan(GET_QUOTE, |_| true).carry_out(&mut host, &mut ());
+        let got = policy.plan(GET_QUOTE, &memory.0.tracked).carry_out(&mut host, &mut ());
         assert_eq!(got, status(Status::INVALID_OPERAND), "{reads_left} reads");
         assert_eq!((memory.take_writes(), in_flight(&policy)), (vec![], 0));
     }
@@ -96,8 +96,10 @@ fn without_slots_every_request_is_told_to_come_back() {
     let memory = Memory::new();
     let arc = Arc::new(memory.clone());
     let limits = QuoteLimits { slots: 0, ..QuoteLimits::default() };
-    let policy =
-        TdxPolicy { quotes: Some(Quotes::new(arc.clone(), arc, None, limits)), ..TdxPolicy::default() };
+    let policy = TdxPolicy {
+        quotes: Some(Quotes::new(arc.clone(), memory.0.tracked.clone(), arc, None, limits)),
+        ..TdxPolicy::default()
+    };
     ask(&memory);
     assert_eq!(call(&policy, GET_QUOTE, &memory), status(Status::RETRY));
 }

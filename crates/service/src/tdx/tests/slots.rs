@@ -1,6 +1,6 @@
 use super::super::slots::Slots;
 use super::*;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::scope;
 
 #[test]
@@ -8,7 +8,7 @@ fn a_td_that_sees_its_quote_finds_a_free_slot_at_once() {
     let memory = Memory::new();
     let arc = Arc::new(memory.clone());
     let limits = QuoteLimits { slots: 1, ..QuoteLimits::default() };
-    let quotes = Quotes::new(arc.clone(), arc, None, limits);
+    let quotes = Quotes::new(arc.clone(), memory.0.tracked.clone(), arc, None, limits);
     let policy = TdxPolicy { quotes: Some(quotes), ..TdxPolicy::default() };
     for _ in 0..100 {
         let sink = ask_for_sink(&policy, &memory);
