@@ -79,7 +79,7 @@ fn an_exit_is_told_from_its_start_to_its_answer_with_failed_effects() {
             Event::Plan(PlanKind::Convert),
             effect(ActionKind::MakePrivate, Ok(())),
             effect(ActionKind::DiscardShared, Err(Errno::EIO)),
-            Event::Reply(Reply::Conversion(ConversionReply::Invalid)),
+            Event::Reply(Reply::Conversion(ConversionReply::Done)),
             Event::Stop(StopKind::Halted),
         ]
     );
