@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod abi;
+mod certs;
 mod completions;
 mod explain;
 mod explore;
@@ -29,6 +30,7 @@ const EXAMPLES: &str = "Examples:
   exeunt explore --seeds 10000                      schedules and faults by seed
   exeunt explain sev-term 0x21100                   why a guest ended itself
   exeunt abi diff linux-5.17 sev-term-v4.1          what a change of the header breaks
+  exeunt certs verify certs.bin --root ark.pem      the chain of a host, up to its root
 
 Exit status: 0 all as expected, 1 a scenario saw something else, 2 something could not be run.";
 
@@ -38,6 +40,7 @@ enum Command {
     Explore(explore::Args),
     Explain(explain::Args),
     Abi(abi::Args),
+    Certs(certs::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Command::Explore(args) => explore::main(&args),
         Command::Explain(args) => explain::main(&args),
         Command::Abi(args) => abi::main(&args),
+        Command::Certs(args) => certs::main(&args),
         Command::Completions(args) => completions::main(&args),
         Command::Man(args) => man::main(&args),
     };

@@ -1,6 +1,7 @@
 //! The command as a user types it, with good and with bad input.
 
 mod abi;
+mod certs;
 mod explain;
 mod explore;
 mod run;
