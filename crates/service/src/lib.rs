@@ -11,6 +11,7 @@ pub mod certs;
 mod fault;
 pub mod layer;
 pub mod memory;
+pub mod migrate;
 pub mod plan;
 pub mod policy;
 pub mod run;

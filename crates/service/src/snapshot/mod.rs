@@ -18,7 +18,7 @@ mod wire;
 pub use container::{Digest, Limits, MAGIC, Reader, Section, Writer};
 pub use error::{Flaw, FormatError, Refusal};
 pub use events::{EventParts, SavedEvents, SnapshotError};
-pub use restore::{RestoreError, Target, restore_vcpu};
+pub use restore::{RestoreError, Target, check_head, restore_vcpu};
 pub use save::{Drained, Layout, PrivatePages, SaveError, save, save_vcpu};
 pub use section::{AreaState, AttributeRun, Contents, DeviceState, Need, Origin, SlotLayout, VcpuState, Why};
 
@@ -92,6 +92,18 @@ impl Snapshot {
         needs.into_iter().collect()
     }
 
+    /// The payloads of the first two sections, which say what a target has to be able to do.
+    #[must_use]
+    pub fn head(&self) -> (Vec<u8>, Vec<u8>) {
+        let count = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
+        let counts = Counts {
+            devices: count(self.devices.len()),
+            vcpus: count(self.vcpus.len()),
+            pages: self.pages.len() as u64,
+        };
+        (section::put_origin(&self.origin, counts), section::put_needs(&self.needs))
+    }
+
     /// Writes the snapshot, and says what its digest is.
     ///
     /// # Errors
@@ -99,14 +111,9 @@ impl Snapshot {
     /// As `to` has them.
     pub fn write<W: Write>(&self, to: W) -> io::Result<(W, Digest)> {
         let mut writer = Writer::new(to)?;
-        let count = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
-        let counts = Counts {
-            devices: count(self.devices.len()),
-            vcpus: count(self.vcpus.len()),
-            pages: self.pages.len() as u64,
-        };
-        writer.section(id::ORIGIN, MUST_UNDERSTAND, &section::put_origin(&self.origin, counts))?;
-        writer.section(id::NEEDS, MUST_UNDERSTAND, &section::put_needs(&self.needs))?;
+        let (origin, needs) = self.head();
+        writer.section(id::ORIGIN, MUST_UNDERSTAND, &origin)?;
+        writer.section(id::NEEDS, MUST_UNDERSTAND, &needs)?;
         writer.section(id::SLOTS, MUST_UNDERSTAND, &section::put_slots(&self.slots))?;
         writer.section(id::ATTRIBUTES, MUST_UNDERSTAND, &section::put_attributes(&self.attributes))?;
         for device in &self.devices {

@@ -2,7 +2,7 @@
 
 use super::error::Refusal;
 use super::events::SnapshotError;
-use super::section::{self, Contents, VcpuState};
+use super::section::{self, Contents, Need, Origin, VcpuState};
 use super::{SavedEvents, Snapshot};
 use exeunt_abi::kvm::caps::Cap;
 use exeunt_abi::kvm::memory::MEMORY_ATTRIBUTE_PRIVATE;
@@ -96,30 +96,7 @@ impl Snapshot {
     ///
     /// The first reason why not, in the order of the variants.
     pub fn check(&self, target: &impl Target) -> Result<(), Refusal> {
-        let vm_type = self.origin.vm_type_name();
-        if self.origin.contents == Contents::OutsideOnly {
-            return Err(Refusal::OutsideOnly { vm_type });
-        }
-        let target_arch = section::arch_number(target.arch());
-        if self.origin.arch != target_arch {
-            let [source_arch, target_arch] = [self.origin.arch, target_arch].map(section::arch_name);
-            return Err(Refusal::Arch { source_arch, target_arch });
-        }
-        // The capability is younger than the default type.
-        let offered = target.offers(Cap::VM_TYPES) | 1 << VmType::Default.number();
-        let mask = u32::try_from(self.origin.vm_type).ok().and_then(|number| 1u64.checked_shl(number));
-        if mask.is_none_or(|mask| offered & mask == 0) {
-            return Err(Refusal::VmType { vm_type });
-        }
-        for need in &self.needs {
-            let offered = target.offers(need.cap);
-            // A capability that takes any argument says 1.
-            let enough = offered & need.value == need.value || need.value > 0 && offered == 1;
-            if offered == 0 || !enough {
-                let (cap, value, why) = (need.cap, need.value, need.why.to_string());
-                return Err(Refusal::Capability { cap, value, offered, why });
-            }
-        }
+        check_head(&self.origin, &self.needs, target)?;
         let bits = self.attributes.iter().fold(0, |bits, run| bits | run.attributes);
         if bits & !MEMORY_ATTRIBUTE_PRIVATE != 0 {
             return Err(Refusal::Attributes { bits: bits & !MEMORY_ATTRIBUTE_PRIVATE });
@@ -153,6 +130,39 @@ impl Snapshot {
         }
         Ok(())
     }
+}
+
+/// What [`Snapshot::check`] asks that the first two sections can say, which a source offers before it sends the rest.
+///
+/// # Errors
+///
+/// As for [`Snapshot::check`].
+pub fn check_head(origin: &Origin, needs: &[Need], target: &impl Target) -> Result<(), Refusal> {
+    let vm_type = origin.vm_type_name();
+    if origin.contents == Contents::OutsideOnly {
+        return Err(Refusal::OutsideOnly { vm_type });
+    }
+    let target_arch = section::arch_number(target.arch());
+    if origin.arch != target_arch {
+        let [source_arch, target_arch] = [origin.arch, target_arch].map(section::arch_name);
+        return Err(Refusal::Arch { source_arch, target_arch });
+    }
+    // The capability is younger than the default type.
+    let offered = target.offers(Cap::VM_TYPES) | 1 << VmType::Default.number();
+    let mask = u32::try_from(origin.vm_type).ok().and_then(|number| 1u64.checked_shl(number));
+    if mask.is_none_or(|mask| offered & mask == 0) {
+        return Err(Refusal::VmType { vm_type });
+    }
+    for need in needs {
+        let offered = target.offers(need.cap);
+        // A capability that takes any argument says 1.
+        let enough = offered & need.value == need.value || need.value > 0 && offered == 1;
+        if offered == 0 || !enough {
+            let (cap, value, why) = (need.cap, need.value, need.why.to_string());
+            return Err(Refusal::Capability { cap, value, offered, why });
+        }
+    }
+    Ok(())
 }
 
 /// Gives a vCPU's state to a new vCPU: the areas in their order, `mp_state` as it came, the events last.

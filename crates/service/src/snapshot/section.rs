@@ -423,3 +423,9 @@ fn ascends(from: &Cursor<'_>, before: Option<u64>, number: u64) -> Result<(), Fo
     }
     Ok(())
 }
+
+/// The first two sections by their payloads, which are offered before the rest is sent.
+pub(crate) fn read_head(origin: &[u8], needs: &[u8]) -> Result<(Origin, Vec<Need>), FormatError> {
+    let (origin, _) = take_origin(Cursor::new(id::ORIGIN, origin))?;
+    Ok((origin, take_needs(Cursor::new(id::NEEDS, needs))?))
+}
