@@ -1,7 +1,9 @@
 //! What a VMM half knows of the memory of a VM of the model, and whether it is so.
 
 use exeunt::memory::{GuestMemory, MemoryOptions, MemorySlot, PageInfo};
+use exeunt_abi::Gfn;
 use exeunt_model::Vm;
+use exeunt_proto::conversion::PageRange;
 
 /// The memory of a VM as its VMM knows it after the launch: each page has the state that its attributes say, and
 /// either of its memories may hold something, because a launch writes to both.
@@ -23,18 +25,21 @@ pub fn guest_memory(vm: &Vm, options: MemoryOptions) -> Result<GuestMemory, Stri
 }
 
 /// Holds what is known against attributes and backing: a state that is sure is so, and no memory holds something that
-/// nobody knows of.
+/// nobody knows of. Pages of conversions that are `under_way` are left out.
 ///
 /// # Errors
 ///
 /// The first page of which something else is known, in words.
-pub fn agree(memory: &GuestMemory, vm: &Vm) -> Result<(), String> {
+pub fn agree(memory: &GuestMemory, vm: &Vm, under_way: &[PageRange]) -> Result<(), String> {
     for (range, info) in memory.runs() {
-        let states = vm.page_states(range);
-        if let Some((run, state)) = states.iter().find(|(_, state)| info.is_certain && *state != info.state) {
-            return Err(format!("the VMM half takes {run} for {}, it is {state}", info.state));
-        }
-        for gfn in (range.gfn().0..range.end().0).map(exeunt_abi::Gfn) {
+        for gfn in (range.gfn().0..range.end().0).map(Gfn) {
+            if under_way.iter().any(|part| part.gfn() <= gfn && gfn < part.end()) {
+                continue;
+            }
+            let state = vm.page_state(gfn);
+            if info.is_certain && state != info.state {
+                return Err(format!("the VMM half takes {gfn} for {}, it is {state}", info.state));
+            }
             if !info.has_private && vm.has_private_page(gfn) {
                 return Err(format!("{gfn} has a private page that the VMM half does not know of"));
             }

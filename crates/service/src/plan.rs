@@ -135,9 +135,10 @@ impl Plan<'_> {
     }
 }
 
-/// What a guest is told of its conversion. A TD asks again after `Again`; an SNP guest takes both for the end, so that
+/// What a guest is told of its conversion, for who carries it out by [`GuestMemory::try_begin`]. A TD asks again after `Again`; an SNP guest takes both for the end, so that
 /// what a repetition can mend has been repeated before.
-fn conversion_reply(result: Result<(), Errno>) -> ConversionReply {
+#[must_use]
+pub fn conversion_reply(result: Result<(), Errno>) -> ConversionReply {
     match result {
         Ok(()) => ConversionReply::Done,
         Err(Errno::EAGAIN | Errno::EINTR | Errno::ENOMEM | Errno::EBUSY) => ConversionReply::Again,

@@ -1,6 +1,7 @@
 //! The VMM's side of a world: effects on the VM, one device for each guest, and VMMs that are wrong on purpose.
 
 use super::ledger::DEVICES;
+use super::shelf::Shelf;
 use exeunt_abi::{Errno, Gpa, PAGE_SIZE};
 use exeunt_model::{Effects, Rng};
 use exeunt_proto::conversion::PageRange;
@@ -20,16 +21,22 @@ pub enum Canary {
     LosesAWord,
     /// A word for the device arrives twice.
     RepeatsAWord,
+    /// It says that it gave memory back, and did not.
+    SkipsDiscard,
+    /// It hands certificates out while they may change. Caught where the firmware is updated.
+    TakesNoLock,
 }
 
 impl Canary {
     /// Every way to be wrong.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::SkipsAttributes,
         Self::ConvertsTooMuch,
         Self::DiscardsPrivate,
         Self::LosesAWord,
         Self::RepeatsAWord,
+        Self::SkipsDiscard,
+        Self::TakesNoLock,
     ];
 
     /// The name on the command line.
@@ -41,6 +48,8 @@ impl Canary {
             Self::DiscardsPrivate => "discards-private",
             Self::LosesAWord => "loses-a-word",
             Self::RepeatsAWord => "repeats-a-word",
+            Self::SkipsDiscard => "skips-discard",
+            Self::TakesNoLock => "takes-no-lock",
         }
     }
 
@@ -62,11 +71,12 @@ pub(super) struct Devices {
     /// Words received, by device.
     received: BTreeMap<u64, u64>,
     violation: Option<String>,
+    shelf: Shelf,
 }
 
 impl Devices {
-    pub(super) const fn new(effects: Effects, canary: Option<Canary>, seed: u64) -> Self {
-        Self { effects, canary, rng: Rng::new(seed), received: BTreeMap::new(), violation: None }
+    pub(super) const fn new(effects: Effects, canary: Option<Canary>, seed: u64, shelf: Shelf) -> Self {
+        Self { effects, canary, rng: Rng::new(seed), received: BTreeMap::new(), violation: None, shelf }
     }
 
     pub(super) fn received(&self, device: u64) -> u64 {
@@ -104,6 +114,10 @@ pub(super) fn device_word(gpa: Gpa) -> u64 {
 
 impl Host for Devices {
     fn apply(&mut self, action: &Action<'_>) -> Result<(), Errno> {
+        self.shelf.stir();
+        if matches!(action, Action::Discard { .. }) && self.is(Canary::SkipsDiscard) {
+            return Ok(());
+        }
         let Action::SetAttributes { range, to } = action else { return self.effects.apply(action) };
         if self.is(Canary::SkipsAttributes) {
             return Ok(());

@@ -2,15 +2,17 @@
 //! told.
 
 use super::devices::device_word;
-use super::ledger::{GHCB, Ledger, OWN_PAGES, Page, REQUEST, RESPONSE};
+use super::ledger::{CERTIFICATES, GHCB, Ledger, OWN_PAGES, Page, REQUEST, RESPONSE};
 use exeunt_abi::Gpa;
-use exeunt_abi::ghcb::guest_message::msg_type;
+use exeunt_abi::ghcb::guest_message::{msg_type, vmm_error};
 use exeunt_abi::ghcb::psc::{self, Entry, operation};
 use exeunt_abi::ghcb::{exit_code, msr, page};
 use exeunt_model::guest::message::{Channel, Pages, Reply};
 use exeunt_model::guest::snp::Ghcb;
 use exeunt_model::guest::{Access, Cpu, GuestFault};
+use exeunt_proto::certs::Table;
 use exeunt_proto::ghcb::MsrRequest;
+use exeunt_proto::report::Report;
 use std::ops::Range;
 
 /// Where the firmware left the keys.
@@ -21,7 +23,7 @@ const VMPCKS: u64 = 4;
 const ATTEMPTS: u32 = 64;
 
 /// Runs `acts` acts that the seed of the vCPU decides.
-pub(super) async fn run(cpu: Cpu, ledger: Ledger, acts: u64) -> Result<(), GuestFault> {
+pub(super) async fn run(cpu: Cpu, ledger: Ledger, acts: u64, attests: bool) -> Result<(), GuestFault> {
     let guest = Guest { ghcb: Ghcb::at(ledger.gfn(GHCB).gpa()), cpu, ledger };
     let Some(mut channel) = guest.set_up().await? else { return Ok(()) };
     for _ in 0..acts {
@@ -31,6 +33,7 @@ pub(super) async fn run(cpu: Cpu, ledger: Ledger, acts: u64) -> Result<(), Guest
             4 => guest.write_page().await?,
             5 => guest.read_page().await?,
             6 => guest.write_device().await?,
+            7 if attests => guest.ask_for_report(&mut channel).await?,
             7 => guest.ask_firmware(&mut channel).await?,
             _ => guest.read_device().await?,
         }
@@ -39,6 +42,17 @@ pub(super) async fn run(cpu: Cpu, ledger: Ledger, acts: u64) -> Result<(), Guest
         guest.verify(page).await?;
     }
     Ok(())
+}
+
+/// The TCB that a report gives.
+fn reported_tcb(payload: &[u8]) -> Option<u64> {
+    Some(u64::from_le_bytes(Report::parse_response(payload).ok()?.known()?.wire.reported_tcb))
+}
+
+/// The TCB that the host's certificates are made for.
+fn certified_tcb(table: &[u8]) -> Option<u64> {
+    let certificate = Table::parse(table).ok()?.certificates().next()?;
+    Some(u64::from_le_bytes(*certificate.bytes.first_chunk()?))
 }
 
 struct Guest {
@@ -64,7 +78,7 @@ impl Guest {
     /// Shares the pages that it needs for that, registers the GHCB, and opens the channel to the firmware. `None` if
     /// the host never let it.
     async fn set_up(&self) -> Result<Option<Channel>, GuestFault> {
-        for page in [GHCB, REQUEST, RESPONSE] {
+        for page in [GHCB, REQUEST, RESPONSE, CERTIFICATES] {
             if !self.ask_by_msr(page, operation::SHARED).await? {
                 return Ok(None);
             }
@@ -223,6 +237,31 @@ impl Guest {
         let after = channel.seqno();
         if after != before.wrapping_add(used) {
             self.ledger.complain(|| format!("the sequence number went from {before} to {after}"));
+        }
+        Ok(())
+    }
+
+    /// A report comes with the certificates of the TCB that it reports.
+    async fn ask_for_report(&self, channel: &mut Channel) -> Result<(), GuestFault> {
+        if self.ledger.id >= VMPCKS {
+            return Ok(());
+        }
+        let pages = Pages { request: self.gpa(REQUEST), response: self.gpa(RESPONSE) };
+        let room = Some((self.gpa(CERTIFICATES), 1));
+        match channel.report(&self.cpu, &self.ghcb, pages, room, [7; 64]).await? {
+            Reply::Payload(payload, _) => {
+                let table = self.cpu.read(self.gpa(CERTIFICATES), 0x1000, Access::Shared).await?;
+                let (of_report, of_table) = (reported_tcb(&payload), certified_tcb(&table));
+                if of_report.is_none() || of_report != of_table {
+                    self.ledger.complain(|| {
+                        format!("a report of TCB {of_report:x?} with certificates of {of_table:x?}")
+                    });
+                }
+                self.ledger.count_report();
+            }
+            Reply::Refused(answer) if answer.info_2 == vmm_error::BUSY => {}
+            Reply::Refused(answer) if answer.info_1 == 0 && u32::try_from(answer.info_2).is_ok() => {}
+            other => self.ledger.complain(|| format!("the answer to a request for a report: {other:x?}")),
         }
         Ok(())
     }

@@ -9,8 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub(super) const GHCB: u64 = 0;
 pub(super) const REQUEST: u64 = 1;
 pub(super) const RESPONSE: u64 = 2;
+/// Room for certificates.
+pub(super) const CERTIFICATES: u64 = 3;
 /// Pages that a guest converts.
-pub(super) const OWN_PAGES: Range<u64> = 3..PAGES_PER_GUEST;
+pub(super) const OWN_PAGES: Range<u64> = 4..PAGES_PER_GUEST;
 
 /// What a guest knows of one of its pages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,13 +38,15 @@ struct State {
     pages: Vec<Page>,
     /// Words written to the device.
     sent: u64,
+    /// Reports that came with certificates.
+    reports: u64,
     violation: Option<String>,
 }
 
 impl Ledger {
     pub(super) fn new(id: u64) -> Self {
         let pages = vec![Page::Unknown; usize::try_from(PAGES_PER_GUEST).unwrap_or(0)];
-        Self { id, state: Arc::new(Mutex::new(State { pages, sent: 0, violation: None })) }
+        Self { id, state: Arc::new(Mutex::new(State { pages, sent: 0, reports: 0, violation: None })) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -81,6 +85,15 @@ impl Ledger {
 
     pub(super) fn sent(&self) -> u64 {
         self.lock().sent
+    }
+
+    pub(super) fn count_report(&self) {
+        let mut state = self.lock();
+        state.reports = state.reports.saturating_add(1);
+    }
+
+    pub(super) fn reports(&self) -> u64 {
+        self.lock().reports
     }
 
     /// Keeps the first thing that the guest saw and must not have seen.

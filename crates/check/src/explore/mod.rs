@@ -8,16 +8,18 @@ mod checks;
 mod devices;
 mod guest;
 mod ledger;
+mod shelf;
 mod sweep;
+mod turn;
 
 pub use devices::Canary;
 pub use sweep::{Summary, sweep};
 
 use crate::known;
 use devices::Devices;
-use exeunt::memory::{MemoryOptions, Reclaim};
-use exeunt::run::{drain, step_observed};
-use exeunt::{Policy, Stop, Watch};
+use exeunt::certs::Certificates;
+use exeunt::memory::{GuestMemory, MemoryOptions, Reclaim};
+use exeunt::{Policy, Stop};
 use exeunt_abi::kvm::caps::Cap;
 use exeunt_abi::kvm::memory::MEMORY_ATTRIBUTE_PRIVATE;
 use exeunt_abi::kvm::run::MAP_GPA_RANGE;
@@ -27,7 +29,10 @@ use exeunt_model::{FaultPlan, Kvm, Point, Rng, Slot, Vcpu, Vm};
 use exeunt_proto::host::Vcpu as _;
 use ledger::Ledger;
 use serde::Serialize;
+use shelf::Shelf;
 use std::fmt;
+use std::sync::Arc;
+use turn::Runner;
 
 /// Pages that each guest has to itself, its GHCB the first of them.
 const PAGES_PER_GUEST: u64 = 16;
@@ -71,6 +76,10 @@ pub struct Outcome {
     pub faults: usize,
     /// vCPUs that a fault ended before their guests were done.
     pub ended_by_faults: u64,
+    /// Reports that came with certificates.
+    pub reports: u64,
+    /// Updates of the firmware and its certificates.
+    pub updates: u64,
     /// A digest of every run page after every step: equal for equal seeds.
     pub trace: u64,
 }
@@ -98,30 +107,43 @@ impl fmt::Display for Violation {
 ///
 /// The first rule that was broken.
 pub fn explore(seed: u64, config: &Config) -> Result<Outcome, Violation> {
-    let mut world = match World::new(seed, config) {
-        Ok(world) => world,
+    let (kernel_half, memory) = match KernelHalf::new(seed, config) {
+        Ok(made) => made,
         Err(what) => return Err(Violation { seed, step: 0, what }),
     };
+    let mut world = World::new(kernel_half, &memory, config);
     let result = world.run();
     let step = world.outcome.steps;
     result.map_err(|what| Violation { seed, step, what })?;
     Ok(world.outcome)
 }
 
-struct World {
+/// A VM with guests that have not run yet.
+struct KernelHalf {
+    vm: Vm,
+    rng: Rng,
+    guests: Vec<(Ledger, Vcpu)>,
+    races: bool,
+}
+
+struct World<'m> {
     vm: Vm,
     policy: Policy,
+    memory: &'m GuestMemory,
     rng: Rng,
     devices: Devices,
+    shelf: Shelf,
     ledgers: Vec<Ledger>,
-    running: Vec<(Vcpu, Watch)>,
+    running: Vec<Runner<'m>>,
+    /// Conversions go on in pieces, others in between.
+    interleaves: bool,
     /// The guests race with themselves, so what they were told may be wrong, and that is their own doing.
     races: bool,
     outcome: Outcome,
 }
 
-impl World {
-    fn new(seed: u64, config: &Config) -> Result<Self, String> {
+impl KernelHalf {
+    fn new(seed: u64, config: &Config) -> Result<(Self, Arc<GuestMemory>), String> {
         let mut rng = Rng::new(seed);
         let vcpus = rng.below(config.vcpus.max(1)).saturating_add(1);
         let failed = |what: &'static str| move |errno: Errno| format!("{what} failed with {errno}");
@@ -135,16 +157,16 @@ impl World {
         vm.enable_cap(Cap::EXIT_HYPERCALL, 1 << MAP_GPA_RANGE).map_err(failed("KVM_ENABLE_CAP"))?;
         vm.set_memory_attributes(Gpa(0), bytes, MEMORY_ATTRIBUTE_PRIVATE)
             .map_err(failed("KVM_SET_MEMORY_ATTRIBUTES"))?;
-        let mut ledgers = Vec::new();
-        let mut running = Vec::new();
+        // Signatures take their time, so that few worlds ask for reports.
+        let attests = rng.below(8) == 0 && vm.snp_enable_req_certs().is_ok();
+        let mut guests = Vec::new();
         for id in 0..vcpus {
             let ledger = Ledger::new(id);
             let acts = config.acts;
             let vcpu = vm
-                .create_vcpu(rng.next_u64(), |cpu| guest::run(cpu, ledger.clone(), acts))
+                .create_vcpu(rng.next_u64(), |cpu| guest::run(cpu, ledger.clone(), acts, attests))
                 .map_err(failed("KVM_CREATE_VCPU"))?;
-            ledgers.push(ledger);
-            running.push((vcpu, Watch::default()));
+            guests.push((ledger, vcpu));
         }
         vm.launch_with_secrets(guest::SECRETS).map_err(failed("the launch"))?;
         let has_faults = config.faults && rng.below(2) == 0;
@@ -153,15 +175,27 @@ impl World {
             let plan = FaultPlan::seeded(rng.next_u64(), FAULT_ODDS);
             vm.set_fault_plan(if races { plan } else { plan.without(Point::PscRead) });
         }
-        let outcome = Outcome { vcpus, ..Outcome::default() };
-        let devices = Devices::new(vm.effects(), config.canary, rng.next_u64());
-        // A budget of 0 is as at once, and goes another way.
         let reclaim = match rng.below(3) {
             0 => Reclaim::Lazily { budget_pages: rng.below(PAGES_PER_GUEST) },
             _ => Reclaim::AtOnce,
         };
-        let policy = Policy::new(known::guest_memory(&vm, MemoryOptions { reclaim, prefault: false })?);
-        Ok(Self { vm, policy, rng, devices, ledgers, running, races, outcome })
+        let memory = known::guest_memory(&vm, MemoryOptions { reclaim, prefault: false })?;
+        Ok((Self { vm, rng, guests, races }, Arc::new(memory)))
+    }
+}
+
+impl<'m> World<'m> {
+    fn new(kernel_half: KernelHalf, memory: &'m Arc<GuestMemory>, config: &Config) -> Self {
+        let KernelHalf { vm, mut rng, guests, races } = kernel_half;
+        let shelf = Shelf::new(vm.sev_host(), rng.next_u64(), config.canary);
+        let mut policy = Policy::new(Arc::clone(memory));
+        policy.certificates = Certificates::From(Arc::new(shelf.clone()));
+        let devices = Devices::new(vm.effects(), config.canary, rng.next_u64(), shelf.clone());
+        let interleaves = rng.below(4) != 0;
+        let outcome = Outcome { vcpus: guests.len() as u64, ..Outcome::default() };
+        let (ledgers, vcpus): (Vec<_>, Vec<_>) = guests.into_iter().unzip();
+        let running = vcpus.into_iter().map(|vcpu| Runner::new(vcpu, shelf.clone())).collect();
+        Self { vm, policy, memory, rng, devices, shelf, ledgers, running, interleaves, races, outcome }
     }
 
     fn run(&mut self) -> Result<(), String> {
@@ -173,6 +207,8 @@ impl World {
             self.check()?;
         }
         self.outcome.faults = self.vm.faults_met().len();
+        self.outcome.reports = self.ledgers.iter().map(Ledger::reports).sum();
+        self.outcome.updates = self.shelf.updates();
         if !self.races && self.outcome.ended_by_faults == 0 {
             checks::written_and_received(&self.ledgers, &self.devices)?;
         }
@@ -182,16 +218,21 @@ impl World {
     /// One vCPU, chosen by chance, is entered once; now and then it is drained instead, as before a snapshot.
     fn step(&mut self) -> Result<(), String> {
         let index = usize::try_from(self.rng.below(self.running.len() as u64)).unwrap_or(0);
-        let is_drained = self.rng.below(16) == 0;
-        let Some((vcpu, watch)) = self.running.get_mut(index) else { return Ok(()) };
+        // A drain waits for conversions that overlap, and here nobody else would end them.
+        let is_drained =
+            self.rng.below(16) == 0 && self.running.iter().all(|runner| runner.converting().is_none());
+        let Some(runner) = self.running.get_mut(index) else { return Ok(()) };
+        let (devices, policy) = (&mut self.devices, &self.policy);
         let result = if is_drained {
-            drain(vcpu, &mut self.devices, &self.policy)
+            runner.drain(devices, policy)
+        } else if self.interleaves {
+            runner.turn(devices, policy, self.memory, &mut self.rng)
         } else {
-            step_observed(vcpu, &mut self.devices, &self.policy, watch, &mut ())
+            runner.step(devices, policy)
         };
         self.outcome.steps = self.outcome.steps.saturating_add(1);
-        self.outcome.trace = checks::digest(self.outcome.trace, vcpu.id(), vcpu.page());
-        checks::completions(vcpu, is_drained && result.is_ok())?;
+        self.outcome.trace = checks::digest(self.outcome.trace, runner.vcpu().id(), runner.vcpu().page());
+        checks::completions(runner.vcpu(), is_drained && result.is_ok())?;
         match result {
             Ok(()) => Ok(()),
             Err(Stop::Halted) => {
@@ -221,7 +262,8 @@ impl World {
             .check_invariants()
             .map_err(|what| format!("the kernel half disagrees with itself: {what}"))?;
         if self.rng.below(CHECK_ODDS) == 0 || self.running.is_empty() {
-            known::agree(self.policy.memory(), &self.vm)?;
+            let under_way: Vec<_> = self.running.iter().filter_map(Runner::converting).collect();
+            known::agree(self.memory, &self.vm, &under_way)?;
         }
         if self.races {
             return Ok(());

@@ -216,10 +216,16 @@ impl GuestMemory {
         if !self.is_done(conversion) {
             carry_out(self.begin(conversion), host, observer)?;
         }
+        self.reclaim(host, observer);
+        Ok(())
+    }
+
+    /// Gives idle memory back that is above the budget. [`GuestMemory::convert`] has done it; who carries conversions out
+    /// by itself does it after them.
+    pub fn reclaim(&self, host: &mut impl Host, observer: &mut impl Observer) {
         if let Reclaim::Lazily { budget_pages } = self.options.reclaim {
             self.reclaim_down_to(budget_pages, host, observer);
         }
-        Ok(())
     }
 
     /// Gives idle memory back until no more than so many pages have some, or it cannot be given back.
