@@ -33,6 +33,7 @@ impl Host for Effects {
                 self.vm.lock().memory.discard_private(*range);
                 Ok(())
             }
+            Action::Prefault { range } => self.vm.prefault(*range),
             Action::WriteGuest { gpa, bytes } => self.vm.write_shared(Gpa(gpa.0), bytes),
             _ => Err(Errno::EOPNOTSUPP),
         }

@@ -2,7 +2,7 @@
 //! told.
 
 use super::devices::device_word;
-use super::ledger::{CERTIFICATES, GHCB, Ledger, OWN_PAGES, Page, REQUEST, RESPONSE};
+use super::ledger::{CERTIFICATES, COMMON_FRAMES, GHCB, Ledger, OWN_PAGES, Page, REQUEST, RESPONSE};
 use exeunt_abi::Gpa;
 use exeunt_abi::ghcb::guest_message::{msg_type, vmm_error};
 use exeunt_abi::ghcb::psc::{self, Entry, operation};
@@ -27,9 +27,10 @@ pub(super) async fn run(cpu: Cpu, ledger: Ledger, acts: u64, attests: bool) -> R
     let guest = Guest { ghcb: Ghcb::at(ledger.gfn(GHCB).gpa()), cpu, ledger };
     let Some(mut channel) = guest.set_up().await? else { return Ok(()) };
     for _ in 0..acts {
-        match guest.below(9) {
+        match guest.below(10) {
             0 | 1 => guest.convert_by_msr().await?,
             2 | 3 => guest.convert_by_page().await?,
+            9 => guest.convert_common().await?,
             4 => guest.write_page().await?,
             5 => guest.read_page().await?,
             6 => guest.write_device().await?,
@@ -137,6 +138,21 @@ impl Guest {
             if [answer.info_1, answer.info_2] != [0, psc::result::GENERIC] {
                 self.ledger.complain(|| format!("a page-state change was answered with {answer:x?}"));
             }
+        }
+        Ok(())
+    }
+
+    /// Converts frames that others convert at the same time. Whoever comes last has it his way.
+    async fn convert_common(&self) -> Result<(), GuestFault> {
+        let frames = COMMON_FRAMES.end.saturating_sub(COMMON_FRAMES.start);
+        let first = COMMON_FRAMES.start.saturating_add(self.below(frames));
+        let to = if self.below(2) == 0 { operation::PRIVATE } else { operation::SHARED };
+        let last = first.saturating_add(self.below(8)).min(COMMON_FRAMES.end.saturating_sub(1));
+        let entries: Vec<_> = (first..=last).map(|gfn| Entry::new(gfn, to, false)).collect();
+        let answer = self.ghcb.page_state_change(&self.cpu, &entries).await?;
+        let (success, generic) = ([0, psc::result::SUCCESS], [0, psc::result::GENERIC]);
+        if ![success, generic].contains(&[answer.info_1, answer.info_2]) {
+            self.ledger.complain(|| format!("a page-state change was answered with {answer:x?}"));
         }
         Ok(())
     }

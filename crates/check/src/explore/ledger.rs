@@ -14,6 +14,9 @@ pub(super) const CERTIFICATES: u64 = 3;
 /// Pages that a guest converts.
 pub(super) const OWN_PAGES: Range<u64> = 4..PAGES_PER_GUEST;
 
+/// Frames that all guests convert as they like and none of them uses, below those of the first guest.
+pub(super) const COMMON_FRAMES: Range<u64> = 4..PAGES_PER_GUEST;
+
 /// What a guest knows of one of its pages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Page {

@@ -179,7 +179,7 @@ impl KernelHalf {
             0 => Reclaim::Lazily { budget_pages: rng.below(PAGES_PER_GUEST) },
             _ => Reclaim::AtOnce,
         };
-        let memory = known::guest_memory(&vm, MemoryOptions { reclaim, prefault: false })?;
+        let memory = known::guest_memory(&vm, MemoryOptions { reclaim, prefault: rng.below(2) == 0 })?;
         Ok((Self { vm, rng, guests, races }, Arc::new(memory)))
     }
 }

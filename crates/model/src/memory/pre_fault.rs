@@ -3,12 +3,42 @@
 use crate::faults::{Fault, Point};
 use crate::memory::fault::Miss;
 use crate::vcpu::Vcpu;
+use crate::vm::Vm;
 use exeunt_abi::kvm::memory::PreFaultMemory;
 use exeunt_abi::kvm::vm_type::VmType;
-use exeunt_abi::{Arch, Errno, Gpa, PAGE_SIZE};
+use exeunt_abi::{Arch, Errno, Gfn, Gpa, PAGE_SIZE};
+use exeunt_proto::conversion::PageRange;
 
 /// Pages or runs that one call maps. Then it ends as if a signal had come, so that no call lasts for ever.
 const MAX_STEPS: u32 = 1 << 16;
+
+impl Vm {
+    /// What `KVM_PRE_FAULT_MEMORY` does on whichever vCPU, for a VMM that asks through the port. It ends at the first page
+    /// that cannot be had.
+    pub(crate) fn prefault(&self, range: PageRange) -> Result<(), Errno> {
+        let kernel = self.lock().memory.kernel;
+        if !kernel.dialect.has_pre_fault_memory() || kernel.arch != Arch::X86 {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let (mut gfn, end) = (range.gfn().0, range.end().0);
+        while gfn < end {
+            match self.faults.at(Point::PreFault) {
+                Some(Fault::Signal) => return Err(Errno::EINTR),
+                Some(Fault::Fails(errno)) => return Err(errno),
+                _ => {}
+            }
+            let mapped = self.lock().memory.faultin_run(Gfn(gfn), Gfn(end));
+            gfn = match mapped {
+                Ok(pages) => gfn.saturating_add(pages.max(1)),
+                Err(Miss::Host { errno, .. } | Miss::Failed(errno)) => return Err(errno),
+                Err(Miss::Emulate { .. }) => return Err(Errno::ENOENT),
+                // A fault of the guest's own is none of the mapping.
+                Err(Miss::Guest(_) | Miss::Npf { .. } | Miss::Unaccepted { .. }) => gfn.saturating_add(1),
+            };
+        }
+        Ok(())
+    }
+}
 
 impl Vcpu {
     /// `KVM_PRE_FAULT_MEMORY`: maps a range as reads of the guest would, privately where the attributes say so. `range` is
