@@ -8,7 +8,7 @@ use exeunt::Policy;
 use exeunt::memory::{GuestMemory, MemorySlot};
 use exeunt_abi::kvm::run::RunPage;
 use exeunt_abi::{Errno, Gfn, Gpa, Kernel};
-use exeunt_proto::conversion::PageRange;
+use exeunt_proto::conversion::{Conversion, PageRange, PageState};
 use exeunt_proto::exit::{self, Exit, Hypercall, Io, MemoryFault, SnpReqCerts};
 use exeunt_proto::host::{Action, Host};
 
@@ -52,4 +52,32 @@ fn no_exit_with_an_answer_allocates() {
     let before = allocations();
     drop(Box::new(7));
     assert_eq!(allocations() - before, 1, "the counter counts");
+}
+
+/// How many allocations these conversions cost.
+fn cost_of(memory: &GuestMemory, conversions: impl IntoIterator<Item = Conversion>) -> u64 {
+    let before = allocations();
+    for conversion in conversions {
+        memory.convert(conversion, &mut NoHost, &mut ()).unwrap();
+    }
+    allocations() - before
+}
+
+#[test]
+fn conversions_to_and_fro_allocate_nothing_and_new_runs_little() {
+    let range = |gfn, pages| PageRange::new(Gfn(gfn), pages).unwrap();
+    let slot = MemorySlot { range: range(0, 1 << 18), has_private: true };
+    let memory = GuestMemory::new([slot]).unwrap();
+    let (private, shared) = (PageState::Private, PageState::Shared);
+    let conversion = |gfn, pages, to| Conversion { range: range(gfn, pages), to };
+    // The first one makes the map's first node.
+    cost_of(&memory, [conversion(0x100, 16, private)]);
+    let to_and_fro = (0..1000).flat_map(|_| [shared, private]).map(|to| conversion(0x100, 16, to));
+    assert_eq!(cost_of(&memory, to_and_fro), 0);
+    let no_ops = (0..1000).map(|_| conversion(0x100, 16, private));
+    assert_eq!(cost_of(&memory, no_ops), 0);
+    // Every second page: each is a run, and makes another of what is behind it.
+    let scattered = (0..10_000).map(|page| conversion(0x200 + 2 * page, 1, private));
+    let cost = cost_of(&memory, scattered);
+    assert!(memory.run_count() > 20_000 && cost < 5000, "{cost} allocations, {} runs", memory.run_count());
 }

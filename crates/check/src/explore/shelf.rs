@@ -82,10 +82,9 @@ impl Inner {
     fn go_on(&mut self) {
         self.update = match self.update {
             Update::None if self.readers == 0 => Update::Locked,
-            Update::None => Update::None,
             Update::Locked if self.commit() => Update::Committed,
-            // The firmware did not answer, or there is no next version: the files stay as they are.
-            Update::Locked => Update::None,
+            // Somebody reads; or the firmware did not answer, or has no next version, and the files stay as they are.
+            Update::None | Update::Locked => Update::None,
             Update::Committed => {
                 let status = self.host.psp().snp_platform_status();
                 match status {
