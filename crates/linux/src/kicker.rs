@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::run_area::{Asker, RunArea};
+use crate::run_area::RunArea;
 use crate::signal_unsafe;
 
 /// A handle to a vCPU's `immediate_exit` that any thread may use, also a signal handler. It keeps the byte mapped
@@ -27,12 +27,11 @@ impl Kicker {
     /// signal, which no thread that enters a vCPU may block; a process without a handler for it has one that does
     /// nothing since the first kicker was made.
     pub fn kick(&self) {
-        self.area.ask(Asker::Kicker);
-        self.area.interrupt();
+        self.area.kick();
     }
 
     /// Lets entries run the guest again.
     pub fn clear(&self) {
-        self.area.clear(Asker::Kicker);
+        self.area.clear_kick();
     }
 }

@@ -1,6 +1,6 @@
 //! The live run area of a vCPU: run page, port page, and who is inside `KVM_RUN`.
 
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use exeunt_abi::Errno;
 use exeunt_abi::kvm::run::{PORT_DATA_BYTES, RunPage, UNION_BYTES};
@@ -8,6 +8,7 @@ use kvm_ioctls::VcpuFd;
 use zerocopy::IntoBytes;
 
 use crate::error::KvmError;
+use crate::kick::{Asker, ImmediateExit as _, Inside};
 use crate::mapping_unsafe::Mapping;
 use crate::{ioctl_unsafe, signal_unsafe};
 
@@ -18,26 +19,11 @@ const UNION: usize = 32;
 /// Where the port page starts, `KVM_PIO_PAGE_OFFSET` pages behind the run page.
 const PORT_PAGE: usize = 4096;
 
-/// A party that sets `immediate_exit`: one bit of the byte, since the kernel asks only whether it is zero.
-///
-/// With a bit for each party no one can undo what the other asked for, in whatever order they come: setting and
-/// clearing are atomic on the byte as a whole and touch the own bit alone. With plain stores an entry that drains
-/// could only guess whether the 1 that it finds afterwards is its own or that of a kick that came meanwhile.
-#[derive(Clone, Copy, Debug)]
-#[repr(u8)]
-pub(crate) enum Asker {
-    /// A `Kicker`, from any thread or signal handler.
-    Kicker = 1 << 0,
-    /// An entry that is not to run the guest.
-    Drain = 1 << 1,
-}
-
 /// The mapping of a vCPU, shared with its kickers.
 #[derive(Debug)]
 pub(crate) struct RunArea {
     mapping: Mapping,
-    /// The thread in `KVM_RUN`, or about to be, or just out of it; 0 for none.
-    inside: AtomicI32,
+    inside: Inside,
 }
 
 impl RunArea {
@@ -52,7 +38,7 @@ impl RunArea {
         }
         let failed = |errno| KvmError::Map { bytes: bytes as u64, errno };
         let mapping = Mapping::of_vcpu(vcpu, bytes).map_err(failed)?;
-        Ok(Self { mapping, inside: AtomicI32::new(0) })
+        Ok(Self { mapping, inside: Inside::nobody() })
     }
 
     /// Puts the union of an owned page into the live one. The bytes before it are the kernel's and the kickers'.
@@ -62,7 +48,7 @@ impl RunArea {
 
     /// Copies the live page out. `immediate_exit` is read as the byte that others write meanwhile.
     pub(crate) fn take_page(&self, page: &mut RunPage) -> Result<(), Errno> {
-        let immediate_exit = self.mapping.atomic(IMMEDIATE_EXIT).load(Ordering::Relaxed);
+        let immediate_exit = self.immediate_exit().load(Ordering::Relaxed);
         let (user, rest) = page.as_mut_bytes().split_at_mut(usize::from(IMMEDIATE_EXIT));
         self.mapping.read(0, user)?;
         if let Some((byte, rest)) = rest.split_first_mut() {
@@ -82,33 +68,23 @@ impl RunArea {
         self.mapping.read(PORT_PAGE.saturating_add(start), data)
     }
 
-    /// Asks that the next entries return with `EINTR` before they run the guest, until [`RunArea::clear`].
-    pub(crate) fn ask(&self, asker: Asker) {
-        self.mapping.atomic(IMMEDIATE_EXIT).fetch_or(asker as u8, Ordering::SeqCst);
+    /// `KVM_RUN` by the calling thread, without running the guest if it drains.
+    pub(crate) fn enter(&self, vcpu: &VcpuFd, drain: bool) -> Result<(), Errno> {
+        let thread = signal_unsafe::current_thread();
+        self.inside.enter(self.immediate_exit(), thread, drain, || ioctl_unsafe::run(vcpu))
     }
 
-    /// Takes the question back.
-    pub(crate) fn clear(&self, asker: Asker) {
-        self.mapping.atomic(IMMEDIATE_EXIT).fetch_and(!(asker as u8), Ordering::SeqCst);
+    /// Makes entries return with `EINTR` until [`RunArea::clear_kick`], the one that runs among them.
+    pub(crate) fn kick(&self) {
+        self.inside.kick(self.immediate_exit(), signal_unsafe::send);
     }
 
-    /// `KVM_RUN`, with the calling thread's id on show for [`RunArea::interrupt`].
-    pub(crate) fn enter(&self, vcpu: &VcpuFd) -> Result<(), Errno> {
-        self.inside.store(signal_unsafe::current_thread(), Ordering::SeqCst);
-        let entered = ioctl_unsafe::run(vcpu);
-        self.inside.store(0, Ordering::SeqCst);
-        entered
+    /// Lets entries run the guest again.
+    pub(crate) fn clear_kick(&self) {
+        self.immediate_exit().clear(Asker::Kicker);
     }
 
-    /// Sends the signal to the thread in `KVM_RUN`, if there is one. To be called after [`RunArea::ask`].
-    ///
-    /// No kick is lost: the one side shows its id and then lets the kernel read the byte, the other sets the byte
-    /// and then reads the id, each in one order that all agree on. So either the kernel sees the byte, or the id is
-    /// seen here and the signal finds the thread in `KVM_RUN`, or before it, and then the kernel sees the byte.
-    pub(crate) fn interrupt(&self) {
-        match self.inside.load(Ordering::SeqCst) {
-            0 => {}
-            thread => signal_unsafe::send(thread),
-        }
+    fn immediate_exit(&self) -> &AtomicU8 {
+        self.mapping.atomic(IMMEDIATE_EXIT)
     }
 }

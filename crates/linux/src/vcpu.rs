@@ -18,7 +18,7 @@ use crate::error::KvmError;
 use crate::guest::{FlatGuest, Mode};
 use crate::ioctl_unsafe;
 use crate::kicker::Kicker;
-use crate::run_area::{Asker, RunArea};
+use crate::run_area::RunArea;
 use crate::vm::Machine;
 
 /// `CR0.PE`. Source for the bits of control registers: Intel SDM, volume 3, section 2.5.
@@ -209,13 +209,7 @@ impl Vcpu {
             let data = self.port_data.get(range.clone()).unwrap_or_default();
             self.area.put_port(range.start, data)?;
         }
-        if drain {
-            self.area.ask(Asker::Drain);
-        }
-        let entered = self.area.enter(&self.fd);
-        if drain {
-            self.area.clear(Asker::Drain);
-        }
+        let entered = self.area.enter(&self.fd, drain);
         self.area.take_page(&mut self.page)?;
         if entered.is_ok() && self.page.reason() == ExitReason::IO {
             self.take_port_data()?;
