@@ -41,6 +41,10 @@ impl Live for Still {
     fn put(&mut self, offset: usize, bytes: &[u8]) {
         self.0.set_bytes(offset, bytes);
     }
+
+    fn hold(&mut self) {}
+
+    fn release(&mut self) {}
 }
 
 fn best_ns(observer: impl Observer) -> f64 {

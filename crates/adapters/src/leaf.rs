@@ -2,13 +2,14 @@
 
 use std::ops::Range;
 
+use exeunt::certs::Lease;
 use exeunt::layer::trace::Observer;
-use exeunt::{Policy, Stop, Watch};
+use exeunt::{Answer, Policy, Stop, Watch};
 use exeunt_abi::kvm::run::{ExitReason, RunPage, UNION_BYTES};
 use exeunt_abi::{CertsForm, Errno, Kernel};
 use exeunt_proto::exit::{self, Entered, Exit};
 use exeunt_proto::host::Host;
-use exeunt_proto::reply::{self, Reply, VmgexitReply};
+use exeunt_proto::reply::{Reply, VmgexitReply};
 
 /// A live `kvm_run`, outside of `KVM_RUN`.
 pub trait Live {
@@ -21,6 +22,13 @@ pub trait Live {
 
     /// Writes bytes into the union, `offset` bytes behind its start.
     fn put(&mut self, offset: usize, bytes: &[u8]);
+
+    /// Makes the next entries return with `EINTR` before they run the guest: sets a bit of `immediate_exit` that
+    /// nobody else sets or clears. Only an answer with certificates that are locked asks for it.
+    fn hold(&mut self);
+
+    /// Takes that back.
+    fn release(&mut self);
 }
 
 /// What became of an exit.
@@ -29,8 +37,8 @@ pub trait Live {
 pub enum Served {
     /// It is answered: enter again.
     Served,
-    /// It is none of the confidential exits, or no exit: go on with the `match` that was there before. Nothing was
-    /// read but the number, and nothing was written.
+    /// It is none of the confidential exits, or no exit: go on with the `match` that was there before. The page is as
+    /// the kernel left it.
     NotOurs,
     /// The vCPU is not to be entered again. What to log and which status to end with is in the [`Stop`].
     Stop(Stop),
@@ -55,26 +63,33 @@ pub const fn is_ours(exit: &Exit) -> bool {
 }
 
 /// What one vCPU keeps from exit to exit: its host, who watches, and whether it gets on.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Leaf<H, O = ()> {
     kernel: Kernel,
     host: H,
     observer: O,
     watch: Watch,
     page: RunPage,
+    /// Leases that end when KVM has taken the answer, and how many exits came since.
+    held: Vec<Lease>,
+    held_exits: u32,
 }
+
+/// Exits that may follow from answers alone. The longest request, a page-state change, has 253 entries.
+const MAX_HELD: u32 = 1024;
 
 impl<H: Host> Leaf<H> {
     /// A leaf for one vCPU. `kernel` says which kernel writes the page: [`Kernel::default`] is right on x86-64 from
     /// Linux 5.18 on.
     pub fn new(kernel: Kernel, host: H) -> Self {
-        Self { kernel, host, observer: (), watch: Watch::default(), page: RunPage::zeroed() }
+        let (watch, page) = (Watch::default(), RunPage::zeroed());
+        Self { kernel, host, observer: (), watch, page, held: Vec::new(), held_exits: 0 }
     }
 
     /// The same with someone who is told of each event.
     pub fn observed<O: Observer>(self, observer: O) -> Leaf<H, O> {
-        let Self { kernel, host, watch, page, .. } = self;
-        Leaf { kernel, host, observer, watch, page }
+        let Self { kernel, host, watch, page, held, held_exits, .. } = self;
+        Leaf { kernel, host, observer, watch, page, held, held_exits }
     }
 }
 
@@ -82,8 +97,19 @@ impl<H: Host, O: Observer> Leaf<H, O> {
     /// Services the exit that `KVM_RUN` brought, if it is one of ours: one copy of the page, the effects on the host,
     /// and the bytes of the answer written back, `ret` last.
     ///
-    /// `entered` is the result of `KVM_RUN`. Call it before anything else looks at the page.
+    /// `entered` is the result of `KVM_RUN`. Call it after each, `EINTR` too, before anything else looks at the page:
+    /// certificates that come with a lock on their file stay locked until KVM has said with `EINTR` that it took them.
     pub fn serve(&mut self, entered: Entered, live: &mut impl Live, policy: &Policy) -> Served {
+        if self.is_held() {
+            if entered == Err(Errno::EINTR) {
+                self.release(live);
+                return Served::NotOurs;
+            }
+            self.held_exits = self.held_exits.saturating_add(1);
+            if self.held_exits > MAX_HELD {
+                return self.stop(Stop::Undrained { exits: MAX_HELD }, live);
+            }
+        }
         if !may_be_ours(entered, live.reason()) {
             if entered.is_ok() {
                 // The vCPU got on: the next memory fault is a first one.
@@ -99,28 +125,57 @@ impl<H: Host, O: Observer> Leaf<H, O> {
         }
         self.observer.exit(entered, &self.page, &decoded);
         match self.answer(exit, policy) {
-            Ok(reply) => {
-                reply::encode(reply, self.kernel, &mut self.page);
-                for span in spans(reply, self.kernel) {
-                    live.put(span.start, self.page.exit.get(span).unwrap_or_default());
-                }
-                self.observer.reply(reply, &self.page);
-                Served::Served
-            }
+            Ok(answer) => self.reply(answer, live),
             Err(stop) => {
-                self.observer.stop(&stop);
-                Served::Stop(stop)
+                if policy.wants_dump(&stop) {
+                    self.host.dump(exit);
+                }
+                self.stop(stop, live)
             }
         }
     }
 
-    fn answer(&mut self, exit: &Exit, policy: &Policy) -> Result<Reply, Stop> {
+    /// Whether an answer is held until KVM has taken it: the next entry will not run the guest.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    fn answer(&mut self, exit: &Exit, policy: &Policy) -> Result<Answer, Stop> {
         self.watch.note(exit)?;
         let plan = policy.plan(exit)?;
+        self.watch.note_plan(exit, &plan)?;
         self.observer.plan(&plan);
         // The port page is for port I/O, which is not ours.
-        self.watch.note_plan(exit, &plan)?;
-        Ok(plan.carry_out_observed(&mut self.host, &mut [], &mut self.observer).reply)
+        Ok(plan.carry_out_observed(&mut self.host, &mut [], &mut self.observer))
+    }
+
+    fn reply(&mut self, answer: Answer, live: &mut impl Live) -> Served {
+        let reply = answer.reply;
+        let lease = answer.encode(self.kernel, &mut self.page);
+        for span in spans(reply, self.kernel) {
+            live.put(span.start, self.page.exit.get(span).unwrap_or_default());
+        }
+        if let Some(lease) = lease.filter(Lease::is_guarded) {
+            live.hold();
+            self.held.push(lease);
+        }
+        self.observer.reply(reply, &self.page);
+        Served::Served
+    }
+
+    fn stop(&mut self, stop: Stop, live: &mut impl Live) -> Served {
+        if self.is_held() {
+            self.release(live);
+        }
+        self.observer.stop(&stop);
+        Served::Stop(stop)
+    }
+
+    fn release(&mut self, live: &mut impl Live) {
+        live.release();
+        self.held.clear();
+        self.held_exits = 0;
     }
 
     /// The host, for who made the leaf.

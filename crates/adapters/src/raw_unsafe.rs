@@ -11,6 +11,9 @@ use crate::leaf::Live;
 
 /// Offset of `immediate_exit` in `kvm_run`.
 const IMMEDIATE_EXIT: usize = 1;
+/// The bit of `immediate_exit` that is this crate's. The kernel asks only whether the byte is zero, and whoever kicks
+/// writes a 1, so that neither undoes what the other asked for.
+const HOLD: u8 = 1 << 6;
 /// Offset of the exit union in `kvm_run`.
 const UNION: usize = offset_of!(RunPage, exit);
 /// Offset of `exit_reason`, before which other threads write.
@@ -84,17 +87,6 @@ impl RawPage {
         Self { run }
     }
 
-    /// Asks that the next entry returns with `EINTR` before it runs the guest. The bits of `immediate_exit` that
-    /// others have set stay.
-    pub fn set_immediate_exit(&mut self, bit: u8) {
-        self.immediate_exit().fetch_or(bit, Ordering::SeqCst);
-    }
-
-    /// Takes that back, and nothing that others have set.
-    pub fn clear_immediate_exit(&mut self, bit: u8) {
-        self.immediate_exit().fetch_and(!bit, Ordering::SeqCst);
-    }
-
     fn immediate_exit(&self) -> &AtomicU8 {
         // SAFETY: The byte is inside the page, by `new`.
         let byte = unsafe { self.run.as_ptr().add(IMMEDIATE_EXIT) };
@@ -134,6 +126,14 @@ impl Live for RawPage {
             // SAFETY: No thread is in `KVM_RUN`, and no reference to the byte exists, by `new`.
             unsafe { to.write_volatile(*byte) };
         }
+    }
+
+    fn hold(&mut self) {
+        self.immediate_exit().fetch_or(HOLD, Ordering::SeqCst);
+    }
+
+    fn release(&mut self) {
+        self.immediate_exit().fetch_and(!HOLD, Ordering::SeqCst);
     }
 }
 
@@ -178,13 +178,14 @@ mod tests {
     }
 
     #[test]
-    fn asking_for_an_immediate_exit_keeps_what_others_asked_for() {
+    fn holding_keeps_what_others_asked_for() {
         let mut mapping = Mapping([0; 4096]);
         mapping.0[1] = 1;
         let mut page = raw(&mut mapping);
-        page.set_immediate_exit(2);
-        page.clear_immediate_exit(2);
-        assert_eq!(mapping.0[..3], [0, 1, 0]);
+        page.hold();
+        let held = page.immediate_exit().load(Ordering::SeqCst);
+        page.release();
+        assert_eq!((held, &mapping.0[..3]), (1 | HOLD, &[0, 1, 0][..]));
     }
 
     #[test]

@@ -3,16 +3,16 @@
 use std::io;
 use std::ptr::NonNull;
 
-use exeunt::Policy;
 use exeunt::layer::trace::Observer;
+use exeunt::{Policy, Stop};
 use exeunt_abi::Errno;
 use exeunt_abi::kvm::run::RunPage;
-use exeunt_proto::exit::Entered;
+use exeunt_proto::exit::{DecodeError, Entered};
 use exeunt_proto::host::Host;
 use kvm_bindings::kvm_run;
 use kvm_ioctls::{VcpuExit, VcpuFd};
 
-use crate::leaf::{Leaf, Served};
+use crate::leaf::{Leaf, Live, Served};
 use crate::raw_unsafe::RawPage;
 
 /// What `KVM_RUN` returned, from what `VcpuFd::run` made of it.
@@ -35,10 +35,30 @@ pub fn entered(exit: &Result<VcpuExit<'_>, kvm_ioctls::Error>) -> Entered {
 }
 
 impl<H: Host, O: Observer> Leaf<H, O> {
-    /// As [`Leaf::serve`], on the run page of a `VcpuFd`.
+    /// As [`Leaf::serve`], on the run page of a `VcpuFd`. An answer that is held is handed over here, by entries that
+    /// do not run the guest, so that an `EINTR` never has to come back to it.
     pub fn serve_vcpu(&mut self, entered: Entered, vcpu: &mut VcpuFd, policy: &Policy) -> Served {
-        self.serve(entered, &mut page(vcpu), policy)
+        let mut served = self.serve(entered, &mut page(vcpu), policy);
+        while self.is_held() && served == Served::Served {
+            let entered = entered_again(vcpu);
+            served = match self.serve(entered, &mut page(vcpu), policy) {
+                Served::NotOurs if entered == Err(Errno::EINTR) => return Served::Served,
+                // Nothing but what followed from the answer can come, and that is ours or a failure.
+                Served::NotOurs => {
+                    page(vcpu).release();
+                    let stale = page(vcpu).reason();
+                    let errno = entered.err().unwrap_or(Errno::EIO);
+                    Served::Stop(Stop::Enter(DecodeError::Failed { errno, stale }))
+                }
+                served => served,
+            };
+        }
+        served
     }
+}
+
+fn entered_again(vcpu: &mut VcpuFd) -> Entered {
+    entered(&vcpu.run())
 }
 
 // The page of kvm-bindings holds all that a `RunPage` does.

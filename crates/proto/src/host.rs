@@ -1,7 +1,7 @@
 //! The port: what a kernel half offers, and what a VMM half needs from its host.
 
 use crate::conversion::{Conversion, PageRange, PageState};
-use crate::exit::Entered;
+use crate::exit::{Entered, Exit};
 use exeunt_abi::kvm::events::VcpuEvents;
 use exeunt_abi::kvm::run::{PORT_DATA_BYTES, RunPage};
 use exeunt_abi::{Errno, Gpa, Kernel};
@@ -139,6 +139,12 @@ pub trait Host {
     /// A run that [`Host::before_conversion`] was told of does not change after all: what it did is to be undone.
     fn undo_conversion(&mut self, conversion: Conversion) {
         let _ = conversion;
+    }
+
+    /// The run ends with this exit, and the policy wants kept what can be kept of the guest: registers and the memory
+    /// that the VMM may read, of a guest that is not confidential all of it. Nothing is kept by default.
+    fn dump(&mut self, exit: &Exit) {
+        let _ = exit;
     }
 
     /// Reads shared guest memory, once. Quotes of TDs and the dialect `vmgexit-v10` need it, and a host may do without.

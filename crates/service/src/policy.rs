@@ -6,6 +6,7 @@ use crate::memory::GuestMemory;
 use crate::plan::Plan;
 use crate::stop::Stop;
 use crate::tdx::TdxPolicy;
+use crate::terminate::StopKind;
 use exeunt_abi::Gpa;
 use exeunt_abi::kvm::run::{MAP_GPA_RANGE, NOTIFY_CONTEXT_INVALID};
 use exeunt_proto::conversion::{PageRange, map_gpa_range};
@@ -32,6 +33,8 @@ pub enum EventPolicy {
     Stop,
     /// The vCPU is entered again.
     Ignore,
+    /// As [`EventPolicy::Stop`], and the host is told to keep what it can of the guest: see `Host::dump`.
+    Dump,
 }
 
 /// The decisions of a VMM. Planning changes nothing, so vCPU threads share one; clones share the memory.
@@ -46,6 +49,9 @@ pub struct Policy {
     pub reset: EventPolicy,
     /// `KVM_SYSTEM_EVENT_CRASH`.
     pub crash: EventPolicy,
+    /// Whether every other end that is a failure is dumped as well: triple faults, terminations, memory faults, failures
+    /// of KVM. See `StopKind::is_failure`.
+    pub dumps_failures: bool,
     /// What SNP guests get that ask for certificates.
     pub certificates: Certificates,
     /// What TDs get that make calls.
@@ -101,6 +107,18 @@ impl Policy {
         }
     }
 
+    /// Whether the host is to keep what it can of the guest before this end: [`step`](crate::run::step) asks, and who
+    /// calls [`Policy::plan`] on his own asks as well.
+    #[must_use]
+    pub fn wants_dump(&self, stop: &Stop) -> bool {
+        match stop.kind() {
+            StopKind::Shutdown => self.shutdown == EventPolicy::Dump,
+            StopKind::Reset => self.reset == EventPolicy::Dump,
+            StopKind::Crash => self.crash == EventPolicy::Dump || self.dumps_failures,
+            kind => self.dumps_failures && kind.is_failure(),
+        }
+    }
+
     fn plan_hypercall(&self, hypercall: &Hypercall) -> Plan<'_> {
         if hypercall.nr != MAP_GPA_RANGE {
             return Plan::UnknownHypercall;
@@ -134,7 +152,7 @@ impl Policy {
         };
         match policy {
             EventPolicy::Ignore => Ok(Plan::Resume),
-            EventPolicy::Stop => Err(Stop::Event(Box::new(*exit))),
+            EventPolicy::Stop | EventPolicy::Dump => Err(Stop::Event(Box::new(*exit))),
         }
     }
 }

@@ -59,10 +59,18 @@ fn service(
     let decoded = exit::decode(entered, vcpu.page(), vcpu.kernel()); // bytes -> meaning (pure)
     observer.exit(entered, vcpu.page(), &decoded);
     // Borrowed, because an exit is up to 260 bytes large and moving it costs more than planning it.
-    let exit = decoded.as_ref().map_err(|error| *error)?;
-    watch.note(exit)?;
-    let plan = policy.plan(exit)?; // meaning -> intent (pure)
-    watch.note_plan(exit, &plan)?;
+    let planned = decoded.as_ref().map_err(|error| Stop::from(*error)).and_then(|exit| {
+        watch.note(exit)?;
+        let plan = policy.plan(exit)?; // meaning -> intent (pure)
+        watch.note_plan(exit, &plan)?;
+        Ok(plan)
+    });
+    let plan = planned.inspect_err(|stop| {
+        if let Some(exit) = decoded.as_ref().ok().filter(|_| policy.wants_dump(stop)) {
+            host.dump(exit);
+        }
+        observer.stop(stop);
+    })?;
     observer.plan(&plan);
     let answer = plan.carry_out_observed(host, vcpu.port_data(), observer); // the only side effects
     let (reply, kernel) = (answer.reply, vcpu.kernel());
@@ -129,7 +137,9 @@ fn drain_with(
         }
         leases.extend(service(entered, vcpu, host, policy, &mut watch, observer)?);
     }
-    Err(Stop::Undrained { exits: MAX_DRAINED })
+    let stop = Stop::Undrained { exits: MAX_DRAINED };
+    observer.stop(&stop);
+    Err(stop)
 }
 
 /// Notices a vCPU that does not get on: the same memory fault in a row, or faults that ask for what is so already.

@@ -7,7 +7,7 @@ use exeunt_abi::{Dialect, Gfn, Gpa};
 use exeunt_proto::conversion::PageRange;
 use exeunt_proto::exit::{EventType, Hypercall, Io, MemoryFault, Mmio, SnpReqCerts, SystemEvent, Words};
 use exeunt_proto::host::Action;
-use exeunt_proto::reply::{CertsReply, ConversionReply, TdxReply};
+use exeunt_proto::reply::{self, CertsReply, ConversionReply, TdxReply};
 use zerocopy::{FromBytes, IntoBytes};
 
 /// A live page in the test's memory, and what was written to it in which order.
@@ -30,6 +30,14 @@ impl Live for Memory {
     fn put(&mut self, offset: usize, bytes: &[u8]) {
         self.writes.push((offset, bytes.to_vec()));
         self.page.set_bytes(offset, bytes);
+    }
+
+    fn hold(&mut self) {
+        self.page.user[1] |= 0x40;
+    }
+
+    fn release(&mut self) {
+        self.page.user[1] &= !0x40;
     }
 }
 
@@ -209,4 +217,63 @@ fn the_spans_hold_every_byte_that_an_answer_changes() {
         }
     }
     assert_eq!(ReplyKind::ALL.len(), 15, "a new kind of answer needs its span");
+}
+
+/// A lock on certificates, and whether it is held.
+#[derive(Clone, Debug, Default)]
+struct Lock(std::sync::Arc<std::sync::atomic::AtomicBool>);
+
+impl exeunt::certs::Guard for Lock {}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        self.0.store(false, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+impl exeunt::certs::Provider for Lock {
+    fn lease(&self) -> Result<Lease, exeunt::certs::Unavailable> {
+        self.0.store(true, std::sync::atomic::Ordering::SeqCst);
+        Ok(Lease::guarded(exeunt::certs::CheckedTable::empty().into(), self.clone()))
+    }
+}
+
+#[test]
+fn certificates_stay_locked_until_kvm_has_taken_the_answer() {
+    let lock = std::sync::Arc::new(Lock::default());
+    let is_locked = || lock.0.load(std::sync::atomic::Ordering::SeqCst);
+    let mut policy = policy();
+    policy.certificates = exeunt::certs::Certificates::From(lock.clone());
+    let exit = Exit::SnpReqCerts(SnpReqCerts { gpa: Gpa(0x1000), pages: 4 });
+    let mut page = RunPage::zeroed();
+    let entered = exit::encode(&exit, Kernel::default(), &mut page);
+    page.user[1] = 1;
+    let mut memory = Memory { page, writes: Vec::new(), takes: 0.into() };
+    let mut leaf = leaf();
+    assert_eq!(leaf.serve(entered, &mut memory, &policy), Served::Served);
+    assert!(is_locked() && leaf.is_held());
+    assert_eq!(memory.page.user[1], 0x41, "the next entry does not run the guest");
+    // The answer leads to another exit before KVM is through.
+    let entered = exit::encode(&call(0x4000, 1), Kernel::default(), &mut memory.page);
+    assert_eq!(leaf.serve(entered, &mut memory, &policy), Served::Served);
+    assert!(is_locked() && leaf.is_held());
+    assert_eq!(leaf.serve(Err(Errno::EINTR), &mut memory, &policy), Served::NotOurs);
+    assert!(!is_locked() && !leaf.is_held());
+    assert_eq!(memory.page.user[1], 1, "what a kicker asked for stays");
+}
+
+#[test]
+fn an_answer_that_is_never_taken_ends_the_run_and_the_lock() {
+    let lock = std::sync::Arc::new(Lock::default());
+    let mut policy = policy();
+    policy.certificates = exeunt::certs::Certificates::From(lock.clone());
+    let exit = Exit::SnpReqCerts(SnpReqCerts { gpa: Gpa(0x1000), pages: 4 });
+    let mut page = RunPage::zeroed();
+    let entered = exit::encode(&exit, Kernel::default(), &mut page);
+    let mut memory = Memory { page, writes: Vec::new(), takes: 0.into() };
+    let mut leaf = leaf();
+    let served = (0..=MAX_HELD + 1).map(|_| leaf.serve(entered, &mut memory, &policy)).last();
+    assert_eq!(served, Some(Served::Stop(Stop::Undrained { exits: MAX_HELD })));
+    assert!(!leaf.is_held() && !lock.0.load(std::sync::atomic::Ordering::SeqCst));
+    assert_eq!(memory.page.user[1], 0);
 }

@@ -161,6 +161,8 @@ kinds! {
         DiscardShared = "discard_shared",
         /// The memory of the `guest_memfd` is given back.
         DiscardPrivate = "discard_private",
+        /// Private memory is put behind pages before the guest touches them.
+        Prefault = "prefault",
         /// Shared guest memory is written.
         WriteGuest = "write_guest",
         /// An effect that is younger than this list.
@@ -269,6 +271,7 @@ impl Effect {
             Action::Discard { range, backing: Backing::Private } => {
                 (ActionKind::DiscardPrivate, range.gpa(), range.bytes())
             }
+            Action::Prefault { range } => (ActionKind::Prefault, range.gpa(), range.bytes()),
             Action::WriteGuest { gpa, bytes } => (ActionKind::WriteGuest, gpa, bytes.len() as u64),
             _ => (ActionKind::Other, Gpa(0), 0),
         };

@@ -3,7 +3,7 @@
 use exeunt_abi::kvm::run::{PORT_DATA_BYTES, RunPage};
 use exeunt_abi::{Errno, Gpa, Kernel};
 use exeunt_proto::conversion::Conversion;
-use exeunt_proto::exit::Entered;
+use exeunt_proto::exit::{Entered, Exit};
 use exeunt_proto::host::{Action, Host, Vcpu};
 
 /// Which effect is meant.
@@ -75,6 +75,10 @@ impl<H: Host> Host for FaultyHost<H> {
 
     fn undo_conversion(&mut self, conversion: Conversion) {
         self.inner.undo_conversion(conversion);
+    }
+
+    fn dump(&mut self, exit: &Exit) {
+        self.inner.dump(exit);
     }
 
     fn vcpu_id(&self) -> u64 {

@@ -140,3 +140,32 @@ fn a_td_that_reports_a_fatal_error_ends_the_run_with_its_own_words() {
     // A kernel that does not write all of them is not believed.
     assert!(matches!(policy().plan(&event(&words[..15])), Err(Stop::Event(_))));
 }
+
+#[test]
+fn what_is_dumped_before_the_end_is_what_was_chosen() {
+    let asked = |event_type| match policy().plan(&event(event_type, &[])) {
+        Err(stop) => stop,
+        Ok(plan) => panic!("{plan:?}"),
+    };
+    let requests = [EventType::Shutdown, EventType::Reset, EventType::Crash].map(asked);
+    let failures = [Stop::Shutdown, Stop::ContextInvalid { flags: 1 }, asked(EventType::Unknown(99))];
+    for (chosen, all) in [(0, false), (1, false), (2, false), (3, false), (0, true)] {
+        let dump = |nth| if chosen == nth { EventPolicy::Dump } else { EventPolicy::Stop };
+        let policy = Policy {
+            shutdown: dump(1),
+            reset: dump(2),
+            crash: dump(3),
+            dumps_failures: all,
+            ..Policy::default()
+        };
+        for (request, nth) in requests.iter().zip(1..) {
+            let is_failure = all && nth == 3;
+            assert_eq!(policy.wants_dump(request), chosen == nth || is_failure, "{request}");
+        }
+        for failure in &failures {
+            assert_eq!(policy.wants_dump(failure), all, "{failure}");
+        }
+        assert!(!policy.wants_dump(&Stop::Halted));
+        assert_eq!(policy.plan(&event(EventType::Crash, &[])).unwrap_err(), requests[2], "a dump is an end");
+    }
+}

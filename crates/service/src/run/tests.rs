@@ -1,8 +1,10 @@
 use super::*;
 use crate::certs::{Certificates, CheckedTable, Guard, Provider, Unavailable};
+use crate::layer::event::Event;
 use crate::layer::inject::{EffectFault, EffectKind, FaultyHost};
 use crate::memory::{GuestMemory, MemorySlot, PageInfo};
 use crate::policy::FaultPolicy;
+use crate::terminate::StopKind;
 use exeunt_abi::kvm::run::{self, ExitReason, PORT_DATA_BYTES, RunPage};
 use exeunt_abi::{Gfn, Gpa, Kernel};
 use exeunt_proto::conversion::PageRange;
@@ -241,4 +243,41 @@ fn an_error_of_kvm_run_that_brings_no_exit_ends_the_run() {
     let stop = run(&mut script, &mut Log::default(), &policy());
     let failed = exit::DecodeError::Failed { errno: Errno::EINVAL, stale: ExitReason::UNKNOWN };
     assert_eq!(stop, Stop::Enter(failed));
+}
+
+#[test]
+fn an_end_is_told_and_dumped_once_if_that_was_chosen() {
+    #[derive(Default)]
+    struct Keep(Vec<Exit>);
+    impl Host for Keep {
+        fn apply(&mut self, _: &Action<'_>) -> Result<(), Errno> {
+            Ok(())
+        }
+
+        fn dump(&mut self, exit: &Exit) {
+            self.0.push(*exit);
+        }
+    }
+    struct Ends(Vec<StopKind>);
+    impl Observer for Ends {
+        fn event(&mut self, event: &Event) {
+            if let Event::Stop(kind) = event {
+                self.0.push(*kind);
+            }
+        }
+    }
+    for (dumps_failures, exit, kind, dumped) in [
+        (true, Exit::Shutdown, StopKind::TripleFault, 1),
+        (false, Exit::Shutdown, StopKind::TripleFault, 0),
+        (true, Exit::Hlt, StopKind::Halted, 0),
+        (true, Exit::Again(Errno::EINVAL), StopKind::RunFailed, 0),
+    ] {
+        let mut policy = policy();
+        policy.dumps_failures = dumps_failures;
+        let (mut host, mut ends) = (Keep::default(), Ends(Vec::new()));
+        let mut script = Script::new(vec![exit]);
+        let stopped = step_observed(&mut script, &mut host, &policy, &mut Watch::default(), &mut ends);
+        assert_eq!(stopped.map_err(|stop| stop.kind()), Err(kind));
+        assert_eq!((host.0, ends.0), (vec![exit; dumped], vec![kind]));
+    }
 }
