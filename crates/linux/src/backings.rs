@@ -74,6 +74,15 @@ impl Backings {
     pub fn discard(&self, range: PageRange, backing: Backing) -> Result<(), Errno> {
         self.memory.table().discard(range, backing)
     }
+
+    /// Gets memory for shared pages before anyone touches them. What they hold stays.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if a page lies in no slot, `EOPNOTSUPP` where the kernel cannot do so, else the error of the system call.
+    pub fn populate(&self, range: PageRange) -> Result<(), Errno> {
+        self.memory.table().populate(range)
+    }
 }
 
 #[cfg(test)]

@@ -1,14 +1,12 @@
 //! The effects on the host: memory attributes, discards, writes, and a bus that remembers.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use exeunt_abi::kvm::ioctl::KVM_PRE_FAULT_MEMORY;
 use exeunt_abi::{Errno, Gpa};
 use exeunt_proto::conversion::PageRange;
 use exeunt_proto::host::{Action, Host};
-use zerocopy::IntoBytes;
 
 use crate::attributes::set_attributes;
 use crate::ioctl_unsafe;
@@ -48,20 +46,15 @@ impl Effects {
         self.machine.ports().values.insert(port, value);
     }
 
-    /// Maps pages into the guest before it touches them: `KVM_PRE_FAULT_MEMORY`, in parts. Private pages get memory in
-    /// the `guest_memfd` by it, and shared ones in the mapping.
-    ///
-    /// It goes through the vCPU that these effects belong to (`Vcpu::effects`), and waits until that is out of `KVM_RUN`.
+    /// Maps pages into the guest before it touches them, through the vCPU that these effects belong to: see
+    /// [`crate::prefault`].
     ///
     /// # Errors
     ///
-    /// `EOPNOTSUPP` without a vCPU, before Linux 6.11, and where the guest or the host cannot; else the error of the
-    /// ioctl. It is never wrong to go on, because the guest's own accesses map what is missing.
+    /// `EOPNOTSUPP` without a vCPU (`Vcpu::effects` has one), else as for [`crate::prefault`].
     pub fn prefault(&self, range: PageRange) -> Result<(), Errno> {
         let Some(vcpu) = &self.vcpu else { return Err(Errno::EOPNOTSUPP) };
-        prefault(range, |left| {
-            ioctl_unsafe::plain(vcpu.as_fd(), KVM_PRE_FAULT_MEMORY, left.as_mut_bytes()).map(drop)
-        })
+        prefault(vcpu, range)
     }
 
     /// Gets memory for shared pages before anyone touches them: `MADV_POPULATE_WRITE`. What they hold stays.

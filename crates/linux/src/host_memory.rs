@@ -112,6 +112,29 @@ impl HostMemory {
         Half { memory: self.clone(), offset: offset_bytes }
     }
 
+    /// Gets memory for pages before anyone touches them. What they hold stays. A file allocates what it does not have
+    /// (`fallocate`), a mapping is faulted in (`MADV_POPULATE_WRITE`).
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` outside of it, `EOPNOTSUPP` where the kernel cannot do so, else the error of the system call.
+    pub fn populate(&self, offset_bytes: u64, bytes: u64) -> Result<(), Errno> {
+        match &*self.kind {
+            Kind::Mapped { mapping, .. } => {
+                let offset = usize::try_from(offset_bytes).map_err(|_| Errno::EFAULT)?;
+                mapping.populate(offset, usize::try_from(bytes).map_err(|_| Errno::EFAULT)?)
+            }
+            Kind::File { fd, .. } => {
+                let end = offset_bytes.checked_add(bytes).ok_or(Errno::EFAULT)?;
+                if end > self.bytes() {
+                    return Err(Errno::EFAULT);
+                }
+                rustix::fs::fallocate(fd, FallocateFlags::KEEP_SIZE, offset_bytes, bytes)
+                    .map_err(|error| Errno(error.raw_os_error()))
+            }
+        }
+    }
+
     /// The length in bytes.
     #[must_use]
     pub fn bytes(&self) -> u64 {

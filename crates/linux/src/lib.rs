@@ -42,6 +42,7 @@ pub use guest::{FlatGuest, Mode};
 pub use host_memory::{Half, HostMemory, Sharing};
 pub use kicker::Kicker;
 pub use kvm::{Kvm, print_skip, probe};
+pub use prefault::prefault;
 pub use unchecked::Unchecked;
 pub use vcpu::Vcpu;
 pub use vm::Vm;

@@ -164,9 +164,13 @@ impl Mapping {
     ///
     /// # Errors
     ///
-    /// As for [`Mapping::discard`]; `EINVAL` before Linux 5.14.
+    /// As for [`Mapping::discard`]; `EOPNOTSUPP` before Linux 5.14.
     pub(crate) fn populate(&self, offset: usize, bytes: usize) -> Result<(), Errno> {
-        self.advise(offset, bytes, Advice::LinuxPopulateWrite)
+        match self.advise(offset, bytes, Advice::LinuxPopulateWrite) {
+            // What a kernel says to an advice that it does not know.
+            Err(Errno::EINVAL) => Err(Errno::EOPNOTSUPP),
+            done => done,
+        }
     }
 
     fn advise(&self, offset: usize, bytes: usize, advice: Advice) -> Result<(), Errno> {

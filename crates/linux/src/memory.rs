@@ -219,11 +219,9 @@ impl Slot {
     }
 
     fn populate(&self, offset: u64, bytes: u64) -> Result<(), Errno> {
-        let (mapping, start) = self.view().ok_or(Errno::EOPNOTSUPP)?;
-        match mapping.populate(length(start.saturating_add(offset))?, length(bytes)?) {
-            // What Linux says before 5.14 to an advice that it does not know.
-            Err(Errno::EINVAL) => Err(Errno::EOPNOTSUPP),
-            done => done,
+        match self.view() {
+            Some((mapping, start)) => mapping.populate(length(start.saturating_add(offset))?, length(bytes)?),
+            None => self.shared.memory.populate(self.shared.offset.saturating_add(offset), bytes),
         }
     }
 }

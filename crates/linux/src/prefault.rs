@@ -1,13 +1,20 @@
 //! Mapping pages into the guest before it touches them.
 
+use std::os::fd::AsFd;
+
 use exeunt_abi::Errno;
+use exeunt_abi::kvm::ioctl::KVM_PRE_FAULT_MEMORY;
 use exeunt_abi::kvm::memory::PreFaultMemory;
 use exeunt_proto::conversion::PageRange;
+use zerocopy::IntoBytes;
+
+use crate::ioctl_unsafe;
 
 /// Calls in a row that may map nothing.
 const TRIES: u32 = 16;
 
-/// `KVM_PRE_FAULT_MEMORY` over a range, `call` being the ioctl on a vCPU that is not in `KVM_RUN`.
+/// Maps pages into the guest before it touches them: `KVM_PRE_FAULT_MEMORY` on the descriptor of a vCPU, which waits until
+/// that is out of `KVM_RUN`. Private pages get memory in the `guest_memfd` by it, and shared ones in the mapping.
 ///
 /// The ioctl does a part at a time and says what is left. A signal stops it, and so does another thread that changes the
 /// same pages: then it is called again, up to 16 times without a page in between.
@@ -19,7 +26,13 @@ const TRIES: u32 = 16;
 /// `EOPNOTSUPP` where the kernel, or a guest of this kind at this time, has no such thing; `EIO` if the kernel says that
 /// something else is left than a part of the range; else the error of the ioctl. Pages may have been mapped. It is never
 /// wrong to go on, because the guest's own accesses map what is missing.
-pub(crate) fn prefault(
+pub fn prefault(vcpu: impl AsFd, range: PageRange) -> Result<(), Errno> {
+    prefault_with(range, |left| {
+        ioctl_unsafe::plain(vcpu.as_fd(), KVM_PRE_FAULT_MEMORY, left.as_mut_bytes()).map(drop)
+    })
+}
+
+fn prefault_with(
     range: PageRange,
     mut call: impl FnMut(&mut PreFaultMemory) -> Result<(), Errno>,
 ) -> Result<(), Errno> {
@@ -57,7 +70,7 @@ mod tests {
     fn after(calls: &[(u64, Result<(), Errno>)]) -> (Result<(), Errno>, usize) {
         let mut made = 0;
         let range = PageRange::new(Gfn(0x10), 8).unwrap();
-        let result = prefault(range, |left| {
+        let result = prefault_with(range, |left| {
             let (pages, result) = calls.get(made).or(calls.last()).copied().unwrap();
             made += 1;
             left.gpa += pages << 12;
@@ -96,7 +109,7 @@ mod tests {
             [|left| left.gpa = 0, |left| left.size += 0x1000, |left| (left.gpa, left.size) = (0, 0x18000)];
         for kernel in kernels {
             let mut calls = 0;
-            let result = prefault(range, |left| {
+            let result = prefault_with(range, |left| {
                 calls += 1;
                 kernel(left);
                 Ok(())

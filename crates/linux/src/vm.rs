@@ -1,5 +1,6 @@
 //! One VM: its memory, its capabilities, its vCPUs.
 
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -76,6 +77,13 @@ impl Machine {
     fn add_slot(&self, gpa: Gpa, bytes: u64, shared: Half, private: Option<Half>) -> Result<(), KvmError> {
         self.memory
             .add(gpa, bytes, |number| Slot::new(gpa, bytes, shared, private)?.register(&self.fd, number))
+    }
+}
+
+impl AsFd for Vm {
+    /// The VM's descriptor, for ioctls that this crate does not make.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        ioctl_unsafe::borrowed(&self.machine.fd)
     }
 }
 

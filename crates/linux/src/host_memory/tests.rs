@@ -140,3 +140,22 @@ fn a_descriptor_is_kept_whatever_becomes_of_the_one_it_was_made_of() {
     assert_eq!((same.bytes(), same.page_bytes()), (0x1000, 0x1000));
     discard(&same, 0, 0x1000).unwrap();
 }
+
+#[test]
+fn populated_memory_is_there_and_keeps_what_it_holds() {
+    let file = HostMemory::memfd(0x3000).unwrap();
+    let blocks = || rustix::fs::fstat(file.fd().unwrap()).unwrap().st_blocks / 8;
+    file.populate(0x1000, 0x2000).unwrap();
+    assert_eq!(blocks(), 2);
+    let mapping = Mapping::of_file(file.fd().unwrap(), 0, 0x3000).unwrap();
+    mapping.write(0x1000, &[7]).unwrap();
+    file.populate(0, 0x3000).unwrap();
+    assert_eq!(blocks(), 3);
+    let mut byte = [0];
+    mapping.read(0x1000, &mut byte).unwrap();
+    assert_eq!(byte, [7]);
+    for memory in [&file, &HostMemory::anonymous(0x3000).unwrap()] {
+        assert_eq!(memory.populate(0x1000, 0x3000), Err(Errno::EFAULT));
+        assert_eq!(memory.populate(u64::MAX, 2), Err(Errno::EFAULT));
+    }
+}
