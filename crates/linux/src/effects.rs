@@ -68,7 +68,7 @@ impl Effects {
 }
 
 impl Host for Effects {
-    /// Applies one effect: `KVM_SET_MEMORY_ATTRIBUTES`, `madvise` or `fallocate`, or a copy.
+    /// Applies one effect: `KVM_SET_MEMORY_ATTRIBUTES`, `madvise` or `fallocate`, `KVM_PRE_FAULT_MEMORY`, or a copy.
     ///
     /// # Errors
     ///
@@ -81,6 +81,7 @@ impl Host for Effects {
             }
             Action::Discard { range, backing } => self.machine.memory.table().discard(range, backing),
             Action::WriteGuest { gpa, bytes } => self.machine.memory.table().write(gpa, bytes),
+            Action::Prefault { range } => self.prefault(range),
             _ => Err(Errno::EOPNOTSUPP),
         }
     }
