@@ -1,0 +1,54 @@
+//! How many system calls a conversion makes, and which calls `exeunt-linux` makes at all.
+//!
+//! The model counts actions. On the host `strace` writes down every system call of a child, which is this same program
+//! with one test chosen: it plays scenes, and marks where each begins by asking for a file that is not there.
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
+mod actions;
+mod documented;
+mod scenes;
+mod trace;
+
+use exeunt_abi::kvm::ioctl::KVM_SET_MEMORY_ATTRIBUTES;
+use exeunt_linux::print_skip;
+use scenes::Scene;
+use std::collections::BTreeSet;
+use trace::Call;
+
+/// `FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE`.
+const PUNCH_HOLE: u64 = 3;
+
+#[test]
+fn a_conversion_makes_no_system_call_for_a_no_op_and_two_for_a_run() {
+    let trace = match trace::of_child("scenes::plays_conversions") {
+        Ok(trace) => trace,
+        Err(reason) => return print_skip("system calls of a conversion", reason),
+    };
+    let attributes = Call::new("ioctl", Some(KVM_SET_MEMORY_ATTRIBUTES.0.into()));
+    let hole = Call::new("fallocate", Some(PUNCH_HOLE));
+    for scene in Scene::CONVERSIONS {
+        let runs = match scene {
+            Scene::OneRun | Scene::Back | Scene::AcrossSlots => 1,
+            Scene::TwoRuns => 2,
+            _ => 0,
+        };
+        let expected: Vec<_> = (0..runs).flat_map(|_| [attributes.clone(), hole.clone()]).collect();
+        assert_eq!(trace.of_scene(scene.name()), expected, "{scene:?}");
+    }
+}
+
+#[test]
+fn every_system_call_on_the_device_is_documented() {
+    let trace = match trace::of_child("scenes::uses_the_device") {
+        Ok(trace) => trace,
+        Err(reason) => return print_skip("system calls on the device", reason),
+    };
+    let calls = trace.of_scene(Scene::Device.name());
+    let has_entered = calls.iter().any(|call| call.name() == "ioctl");
+    if !has_entered {
+        return print_skip("system calls on the device", "the child had no /dev/kvm");
+    }
+    let documented = documented::calls();
+    let missing: BTreeSet<_> = calls.iter().filter(|call| !documented.contains(call)).collect();
+    assert!(missing.is_empty(), "docs/syscalls.md lacks {missing:#x?}");
+}
