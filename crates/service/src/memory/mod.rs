@@ -367,10 +367,14 @@ impl Drop for Converting<'_> {
         if !self.has_ended {
             self.job.abandon(&mut state.tracker);
         }
-        let ticket = self.ticket;
-        state.queue.retain(|(other, _)| *other != ticket);
+        let at = state.queue.iter().position(|(ticket, _)| *ticket == self.ticket);
+        let ended = at.map(|at| state.queue.remove(at));
+        // Waking is a system call, whether anyone sleeps or not. Who waits for these pages is in the queue.
+        let is_awaited = ended.is_some_and(|(_, range)| state.is_busy(range));
         drop(state);
-        self.memory.freed.notify_all();
+        if is_awaited {
+            self.memory.freed.notify_all();
+        }
     }
 }
 
