@@ -9,6 +9,8 @@ mod completions;
 mod explain;
 mod explore;
 mod man;
+#[cfg(target_os = "linux")]
+mod quote;
 mod run;
 
 use clap::{Parser, Subcommand};
@@ -41,6 +43,8 @@ enum Command {
     Explain(explain::Args),
     Abi(abi::Args),
     Certs(certs::Args),
+    #[cfg(target_os = "linux")]
+    Quote(quote::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -55,6 +59,8 @@ fn main() -> ExitCode {
         Command::Explain(args) => explain::main(&args),
         Command::Abi(args) => abi::main(&args),
         Command::Certs(args) => certs::main(&args),
+        #[cfg(target_os = "linux")]
+        Command::Quote(args) => quote::main(&args),
         Command::Completions(args) => completions::main(&args),
         Command::Man(args) => man::main(&args),
     };

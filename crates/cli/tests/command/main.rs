@@ -4,6 +4,8 @@ mod abi;
 mod certs;
 mod explain;
 mod explore;
+#[cfg(target_os = "linux")]
+mod quote;
 mod run;
 
 use std::path::PathBuf;
