@@ -7,13 +7,14 @@
 mod decoders;
 mod device;
 mod explorer;
+mod quote;
 mod snapshot;
 
 /// A name, and what to call with bytes.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target, by the name of its binary and of its corpus.
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 12] = [
     ("run_page", decoders::run_page),
     ("certs", decoders::certs),
     ("ghcb_page", decoders::ghcb_page),
@@ -24,6 +25,7 @@ pub const TARGETS: [Target; 11] = [
     ("scenario", decoders::scenario),
     ("explorer", explorer::explore),
     ("device", device::ioctls),
+    ("quote", quote::quote),
     ("snapshot", snapshot::snapshot),
 ];
 

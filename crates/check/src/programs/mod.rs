@@ -6,6 +6,7 @@ mod certificates;
 mod conversion;
 mod faults;
 mod plain;
+mod quotes;
 mod tdx;
 mod termination;
 
@@ -53,6 +54,12 @@ programs! {
     "tdx-calls" => tdx::calls;
     "tdx-touch-unaccepted" => tdx::touch_unaccepted;
     "tdx-report" => tdx::report;
+    "td-quote" => quotes::one;
+    "td-quote-halted" => quotes::halted;
+    "td-quote-refused" => quotes::refused;
+    "td-quote-private" => quotes::private;
+    "td-quote-many" => quotes::many;
+    "td-quote-taken-back" => quotes::taken_back;
     "attestation" => attestation::run;
     "touch-private" => faults::touch_private;
     "touch-shared" => faults::touch_shared;

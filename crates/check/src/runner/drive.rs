@@ -7,12 +7,13 @@ use crate::timeline::{Event, Log, Recorder};
 use exeunt::layer::inject::{FaultyHost, InterruptedVcpu};
 use exeunt::run::step_observed;
 use exeunt::{Policy, Stop, Watch};
-use exeunt_abi::Kernel;
 use exeunt_abi::kvm::run::{PORT_DATA_BYTES, RunPage};
+use exeunt_abi::{Errno, Gpa, Kernel};
 use exeunt_model::Rng;
 use exeunt_model::guest::Note;
+use exeunt_proto::conversion::Conversion;
 use exeunt_proto::exit::Entered;
-use exeunt_proto::host::{Events, Host, Vcpu};
+use exeunt_proto::host::{Action, Events, Host, Vcpu};
 
 /// Exits after which a scenario is cut off, so that no guest fills the memory with its timeline.
 const MAX_EXITS: usize = 10_000;
@@ -83,6 +84,7 @@ impl<V: ScenarioVcpu> Vcpu for Listener<'_, V> {
 }
 
 /// Steps the vCPUs in an order that the seed decides, until all halted, in userspace or in the kernel, or one ends the run.
+/// `stepped` is called after each exit, and says whether something is on its way that may wake a vCPU.
 pub(super) fn drive<V: ScenarioVcpu>(
     case: &Case,
     policy: &Policy,
@@ -90,6 +92,7 @@ pub(super) fn drive<V: ScenarioVcpu>(
     host: impl Host,
     seed: u64,
     log: &Log,
+    mut stepped: impl FnMut() -> bool,
 ) -> Ran {
     let mut host = FaultyHost::new(host, case.faults.clone());
     let on_system_event = case.readers.then_some(read_system_event as fn(&RunPage, &Log));
@@ -107,9 +110,14 @@ pub(super) fn drive<V: ScenarioVcpu>(
     let end = loop {
         let next = usize::try_from(rng.below(running.len() as u64)).unwrap_or(0);
         let Some((vcpu, watch)) = running.get_mut(next) else { break End::from(&Stop::Halted) };
-        match step_observed(vcpu, &mut host, policy, watch, &mut recorder) {
+        let mut host = OnVcpu { host: &mut host, vcpu: vcpu.inner_mut().inner.id() };
+        let result = step_observed(vcpu, &mut host, policy, watch, &mut recorder);
+        let is_awaited = stepped();
+        match result {
             // Nothing is left that could wake one of them.
-            Ok(()) if running.iter_mut().all(|(vcpu, _)| vcpu.inner_mut().inner.is_asleep()) => {
+            Ok(())
+                if !is_awaited && running.iter_mut().all(|(vcpu, _)| vcpu.inner_mut().inner.is_asleep()) =>
+            {
                 break End::from(&Stop::Halted);
             }
             Ok(()) if recorder.exits.len() < MAX_EXITS => {}
@@ -123,4 +131,52 @@ pub(super) fn drive<V: ScenarioVcpu>(
         }
     };
     Ran { end, exits: recorder.exits }
+}
+
+/// The host while it answers an exit of one vCPU.
+struct OnVcpu<'a, H> {
+    host: &'a mut H,
+    vcpu: u64,
+}
+
+impl<H: Host> Host for OnVcpu<'_, H> {
+    fn apply(&mut self, action: &Action<'_>) -> Result<(), Errno> {
+        self.host.apply(action)
+    }
+
+    fn before_conversion(&mut self, conversion: Conversion) -> Result<(), Errno> {
+        self.host.before_conversion(conversion)
+    }
+
+    fn after_conversion(&mut self, conversion: Conversion) -> Result<(), Errno> {
+        self.host.after_conversion(conversion)
+    }
+
+    fn undo_conversion(&mut self, conversion: Conversion) {
+        self.host.undo_conversion(conversion);
+    }
+
+    fn vcpu_id(&self) -> u64 {
+        self.vcpu
+    }
+
+    fn read_guest(&mut self, gpa: Gpa, bytes: &mut [u8]) -> Result<(), Errno> {
+        self.host.read_guest(gpa, bytes)
+    }
+
+    fn port_out(&mut self, port: u16, size: u8, data: &[u8]) {
+        self.host.port_out(port, size, data);
+    }
+
+    fn port_in(&mut self, port: u16, size: u8, data: &mut [u8]) {
+        self.host.port_in(port, size, data);
+    }
+
+    fn mmio_write(&mut self, gpa: Gpa, data: &[u8]) {
+        self.host.mmio_write(gpa, data);
+    }
+
+    fn mmio_read(&mut self, gpa: Gpa, data: &mut [u8]) {
+        self.host.mmio_read(gpa, data);
+    }
 }

@@ -37,7 +37,7 @@ pub(super) fn migrate<V: ScenarioVcpu, H: Host>(
         return Ok(Ran { end: End { keyword: "refused", text: error.to_string() }, exits: Vec::new() });
     }
     log.vmm("restores the events and runs the target");
-    let ran = drive(case, policy, vec![target], host, 0, log);
+    let ran = drive(case, policy, vec![target], host, 0, log, || false);
     if ran.end.keyword != "shutdown" {
         log.vmm("never learns of the triple fault: the guest runs on with corrupt state");
     }

@@ -3,6 +3,7 @@
 mod drive;
 mod migrate;
 mod on_model;
+mod quotes;
 mod td;
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]

@@ -57,7 +57,7 @@ pub(super) fn run(case: &Case, log: &Log) -> Result<Ran, String> {
         });
     }
     let (vcpu, effects) = start(&guest, &make_vm(case, &kvm, &case.capabilities, log)?)?;
-    Ok(drive(case, &policy, vec![vcpu], effects, 0, log))
+    Ok(drive(case, &policy, vec![vcpu], effects, 0, log, || false))
 }
 
 fn make_vm(case: &Case, kvm: &Kvm, caps: &[Cap], log: &Log) -> Result<Vm, String> {

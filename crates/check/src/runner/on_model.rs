@@ -3,6 +3,7 @@
 use super::Ran;
 use super::drive::{ScenarioVcpu, drive};
 use super::migrate::migrate;
+use super::quotes::{self, StepProvider};
 use super::td;
 use crate::known;
 use crate::programs;
@@ -21,6 +22,7 @@ use exeunt_model::psp::Endorser;
 use exeunt_model::{Effects, Firmware, Host, Kvm, Slot, Vcpu, Vm};
 use exeunt_proto::certs::{self, Certificate};
 use exeunt_proto::host;
+use std::sync::Arc;
 
 impl ScenarioVcpu for Vcpu {
     fn id(&self) -> u64 {
@@ -49,7 +51,7 @@ impl ScenarioVcpu for Vcpu {
 pub(super) fn run(case: &Case, dialect: Dialect, seed: u64, log: &Log) -> Result<Ran, String> {
     let kernel = Kernel { dialect, arch: case.vm.arch };
     if let Some(migration) = case.migration {
-        let policy = policy(case, &make_vm(case, kernel, log)?)?;
+        let (policy, _) = policy(case, &make_vm(case, kernel, log)?)?;
         return migrate(case, migration, &policy, log, |capability| {
             make_source(case, kernel, capability, log)
         });
@@ -59,12 +61,13 @@ pub(super) fn run(case: &Case, dialect: Dialect, seed: u64, log: &Log) -> Result
     if case.vm.vm_type == VmType::Snp && dialect.certs_form() != CertsForm::None {
         vm.snp_enable_req_certs().map_err(|errno| failed("KVM_SEV_SNP_ENABLE_REQ_CERTS", errno))?;
     }
-    let policy = policy(case, &vm)?;
+    let (policy, quotes) = policy(case, &vm)?;
     let mut vcpus = (0..case.vm.vcpus).map(|_| make_vcpu(case, &vm, seed)).collect::<Result<Vec<_>, _>>()?;
     if case.vm.vm_type == VmType::Tdx {
         td::finalise(&vm, &mut vcpus)?;
     }
-    Ok(drive(case, &policy, vcpus, vm.effects(), seed, log))
+    let stepped = || quotes.as_ref().is_some_and(|quotes| quotes.step(log));
+    Ok(drive(case, &policy, vcpus, vm.effects(), seed, log, stepped))
 }
 
 fn make_source(case: &Case, kernel: Kernel, capability: bool, log: &Log) -> Result<(Vcpu, Effects), String> {
@@ -129,13 +132,20 @@ fn enable(vm: &Vm, caps: &[Cap], kernel: Kernel) -> Result<(), String> {
     Ok(())
 }
 
-fn policy(case: &Case, vm: &Vm) -> Result<Policy, String> {
-    let mut policy = Policy::new(known::guest_memory(vm, MemoryOptions::default())?);
+/// The policy of a case, and who makes its quotes.
+fn policy(case: &Case, vm: &Vm) -> Result<(Policy, Option<Arc<StepProvider>>), String> {
+    let memory = Arc::new(known::guest_memory(vm, MemoryOptions::default())?);
+    let mut policy = Policy::new(Arc::clone(&memory));
     policy.memory_faults = case.memory_faults;
     policy.reset = case.reset;
     policy.certificates =
         if case.host_certificates { host_certificates(vm)? } else { case.certificates.clone() };
-    Ok(policy)
+    let quotes = case.quotes.map(|config| {
+        let provider;
+        (policy.tdx, provider) = quotes::policy(config, vm, memory);
+        provider
+    });
+    Ok((policy, quotes))
 }
 
 /// The table of the host's processor: VCEK, ASK, ARK.
@@ -185,7 +195,7 @@ pub(crate) fn answer_until(
         if vcpu.page().exit_reason == reason {
             return Ok((entered, vcpu.page().exit));
         }
-        let policy = policy(case, &vm)?;
+        let (policy, _) = policy(case, &vm)?;
         let exit = exeunt_proto::exit::decode(entered, vcpu.page(), kernel).map_err(|e| e.to_string())?;
         let plan = policy.plan(&exit).map_err(|stop| stop.to_string())?;
         let answer = plan.carry_out(&mut vm.effects(), vcpu.port_data());

@@ -1,10 +1,14 @@
 //! Reading scenario files: every key is known, every value is checked before anything runs.
 
-use super::{Case, EFFECTS, Expect, Migration, Scenario, VmConfig, effect_kind, errno, shipped};
+use super::{
+    Case, EFFECTS, Expect, Migration, QUOTE_ANSWERS, QuoteConfig, Scenario, VmConfig, effect_kind, errno,
+    shipped,
+};
 use crate::programs;
 use exeunt::certs::{Certificates, CertsError, CheckedTable};
 use exeunt::layer::inject::EffectFault;
 use exeunt::policy::{EventPolicy, FaultPolicy};
+use exeunt::tdx::QuoteLimits;
 use exeunt_abi::kvm::caps::Cap;
 use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::{Arch, Dialect, PAGE_SIZE};
@@ -94,6 +98,7 @@ struct CaseToml {
     dialects: Vec<String>,
     capabilities: Option<Vec<String>>,
     certificates: Option<CertificatesToml>,
+    quotes: Option<QuotesToml>,
     #[serde(default)]
     firmware_status: u32,
     #[serde(default)]
@@ -114,6 +119,17 @@ struct CaseToml {
 enum CertificatesToml {
     Word(String),
     File { file: PathBuf },
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct QuotesToml {
+    answer: String,
+    #[serde(default)]
+    after: u32,
+    slots: Option<u8>,
+    #[serde(default)]
+    interrupt: bool,
 }
 
 #[derive(Deserialize)]
@@ -255,6 +271,7 @@ fn check_case(file: &FileToml, case: &CaseToml, certificates: Certificates) -> R
         )?,
         certificates,
         host_certificates: matches!(&case.certificates, Some(CertificatesToml::Word(word)) if word == "host"),
+        quotes: case.quotes.as_ref().map(|quotes| check_quotes(quotes, vm.vm_type)).transpose()?,
         firmware_status: case.firmware_status,
         faults: case.faults.iter().map(check_fault).collect::<Result<_, _>>()?,
         interrupts: case.interrupts.clone(),
@@ -299,6 +316,19 @@ fn check_vm(vm: &VmToml) -> Result<VmConfig, String> {
         return Err(format!("vcpus is 1 to {MAX_VCPUS}, not {vcpus}"));
     }
     Ok(VmConfig { vm_type, arch, memory_bytes: vm.memory, vcpus })
+}
+
+fn check_quotes(quotes: &QuotesToml, vm_type: VmType) -> Result<QuoteConfig, String> {
+    let known = QUOTE_ANSWERS.iter().find(|(name, _)| *name == quotes.answer);
+    let (_, answer) = known.ok_or_else(|| {
+        let names: Vec<_> = QUOTE_ANSWERS.iter().map(|(name, _)| *name).collect();
+        format!("the answer of quotes is one of {}, not '{}'", names.join(", "), quotes.answer)
+    })?;
+    if vm_type != VmType::Tdx {
+        return Err("only TDs ask for quotes".into());
+    }
+    let slots = quotes.slots.map_or(QuoteLimits::default().slots, usize::from);
+    Ok(QuoteConfig { answer: *answer, after: quotes.after, slots, interrupt: quotes.interrupt })
 }
 
 fn check_fault(fault: &FaultToml) -> Result<EffectFault, String> {

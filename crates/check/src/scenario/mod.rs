@@ -43,6 +43,8 @@ pub struct Case {
     pub certificates: Certificates,
     /// The certificates are those of the host's processor, which are SIMULATED.
     pub host_certificates: bool,
+    /// Where TDs get quotes; `None` for nowhere.
+    pub quotes: Option<QuoteConfig>,
     /// The status of the firmware's answers.
     pub firmware_status: u32,
     /// Effects that fail.
@@ -73,6 +75,42 @@ pub struct VmConfig {
     /// vCPUs.
     pub vcpus: u32,
 }
+
+/// Where the TDs of a case get quotes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QuoteConfig {
+    /// What comes of each request.
+    pub answer: QuoteAnswer,
+    /// Exits after the request until it is answered; 0 for at once, before the TD goes on.
+    pub after: u32,
+    /// Requests that may wait for their answer at the same time.
+    pub slots: usize,
+    /// Whether the VMM can send interrupts.
+    pub interrupt: bool,
+}
+
+/// What comes of a request for a quote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QuoteAnswer {
+    /// A quote that says that it is SIMULATED.
+    Simulated,
+    /// The service cannot be reached.
+    Unavailable,
+    /// The service makes no quote.
+    Failed,
+    /// The provider drops the request.
+    Forgotten,
+    /// A quote that is larger than the buffer.
+    TooLarge,
+}
+
+const QUOTE_ANSWERS: [(&str, QuoteAnswer); 5] = [
+    ("simulated", QuoteAnswer::Simulated),
+    ("unavailable", QuoteAnswer::Unavailable),
+    ("failed", QuoteAnswer::Failed),
+    ("forgotten", QuoteAnswer::Forgotten),
+    ("too-large", QuoteAnswer::TooLarge),
+];
 
 /// A migration with a pending triple fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

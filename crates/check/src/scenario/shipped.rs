@@ -27,6 +27,7 @@ scenarios!(
     "certificates",
     "memory-fault",
     "tdx",
+    "quotes",
     "plain-exits",
 );
 

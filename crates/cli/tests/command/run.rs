@@ -29,7 +29,7 @@ fn without_arguments_all_scenarios_run_on_the_model_and_pass() {
         assert!(text.contains(&format!("\n{name}: ")) || text.starts_with(&format!("{name}: ")), "{name}");
     }
     let sum = text.lines().last().unwrap();
-    assert!(sum.starts_with("8 scenarios: ") && sum.ends_with(" passed, 0 failed, 0 skipped"), "{sum}");
+    assert!(sum.starts_with("9 scenarios: ") && sum.ends_with(" passed, 0 failed, 0 skipped"), "{sum}");
 }
 
 #[test]

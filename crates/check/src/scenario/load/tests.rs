@@ -57,6 +57,12 @@ fn every_value_without_a_meaning_is_refused_in_one_line() {
         ("\"hlt\"", "\"hlt\"\ndialects = [\"linux-1.0\"]", "no dialect is named 'linux-1.0'"),
         ("\"hlt\"", "\"hlt\"\ncapabilities = [\"x\"]", "no capability is named 'x'"),
         ("\"hlt\"", "\"hlt\"\ncertificates = \"x\"", "certificates are none, busy, broken"),
+        (
+            "\"hlt\"",
+            "\"hlt\"\nquotes = { answer = \"x\" }",
+            "the answer of quotes is one of simulated, unavailable",
+        ),
+        ("\"hlt\"", "\"hlt\"\nquotes = { answer = \"failed\" }", "only TDs ask for quotes"),
         ("\"hlt\"", "\"hlt\"\nmemory-faults = \"x\"", "memory-faults is stop or convert"),
         ("\"hlt\"", "\"hlt\"\nreset = \"x\"", "reset is stop or ignore"),
         ("\"hlt\"", "\"hlt\"\nfaults = [{effect=\"x\",nth=1,errno=\"EIO\"}]", "no effect is named 'x'"),
