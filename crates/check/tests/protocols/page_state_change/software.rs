@@ -14,7 +14,7 @@ use exeunt_proto::host::Vcpu as _;
 use exeunt_proto::reply::ConversionReply;
 
 use super::kernel::{Descriptor, Flaws, Next, Psc};
-use super::requests::{CRAFTED, REQUESTS};
+use super::requests::{CRAFTED, REQUESTS, rewrites};
 
 const GHCB: Gpa = Gpa(0x30_0000);
 const BUFFER: Gpa = Gpa(GHCB.0 + page::SHARED_BUFFER);
@@ -36,14 +36,32 @@ fn bytes(descriptor: &Descriptor) -> Vec<u8> {
     words.flat_map(u64::to_le_bytes).collect()
 }
 
+/// How a run goes on: the answers, and what the guest does to the descriptor during its first exit.
+#[derive(Clone, Copy, Debug)]
+struct Course {
+    answers: [u64; 4],
+    rewrite: Option<usize>,
+}
+
+fn read(vm: &Vm) -> Descriptor {
+    let mut bytes = [0; 32];
+    vm.read_shared(BUFFER, &mut bytes).unwrap();
+    let word = |at: usize| u64::from_le_bytes(bytes[8 * at..][..8].try_into().unwrap());
+    let half = |at: usize| u16::from_le_bytes(bytes[2 * at..][..2].try_into().unwrap());
+    Descriptor { cur: half(0), end: half(1), entries: [1, 2, 3].map(word) }
+}
+
 /// The request, made twice, by the kernel of this model.
-fn mirrored(mut descriptor: Descriptor, answers: [u64; 4]) -> Ran {
+fn mirrored(mut descriptor: Descriptor, Course { answers, mut rewrite }: Course) -> Ran {
     let (mut psc, mut answers) = (Psc::default(), answers.into_iter());
     let (mut exits, mut results) = (Vec::new(), Vec::new());
     for _ in 0..2 {
         let mut next = psc.begin(&mut descriptor, Flaws::default());
         while let Next::Exit(args) = next {
             exits.push(args);
+            if let Some(which) = rewrite.take() {
+                descriptor = rewrites(descriptor)[which];
+            }
             let ret = answers.next().unwrap_or(0);
             next = psc.complete(&mut descriptor, Flaws::default(), ret).unwrap();
         }
@@ -64,7 +82,7 @@ fn launched() -> Vm {
 }
 
 /// The same by the kernel in software.
-fn in_software(descriptor: Descriptor, answers: [u64; 4]) -> Ran {
+fn in_software(descriptor: Descriptor, Course { answers, mut rewrite }: Course) -> Ran {
     let vm = launched();
     let results = Arc::new(Mutex::new(Vec::new()));
     let seen = results.clone();
@@ -89,20 +107,24 @@ fn in_software(descriptor: Descriptor, answers: [u64; 4]) -> Ran {
         let mut hypercall: Hypercall = vcpu.page().payload();
         let [gpa, pages, attributes, ..] = hypercall.args;
         exits.push([gpa, pages, attributes]);
+        if let Some(which) = rewrite.take() {
+            vm.write_shared(BUFFER, &bytes(&rewrites(read(&vm))[which])).unwrap();
+        }
         hypercall.ret = answers.next().unwrap_or(0);
         vcpu.page_mut().set_payload(&hypercall);
     }
-    let mut end = bytes(&descriptor);
-    vm.read_shared(BUFFER, &mut end).unwrap();
     let results = results.lock().unwrap().clone();
-    (exits, results, end)
+    (exits, results, bytes(&read(&vm)))
 }
 
 #[test]
 fn the_kernel_of_this_model_exits_and_reports_as_the_one_in_software_does() {
     for request in REQUESTS.into_iter().chain([CRAFTED]) {
-        for answers in answers() {
-            assert_eq!(mirrored(request, answers), in_software(request, answers), "{request:x?} {answers:?}");
+        let answered = answers().map(|answers| Course { answers, rewrite: None });
+        let rewritten =
+            (0..rewrites(request).len()).map(|which| Course { answers: [0; 4], rewrite: Some(which) });
+        for course in answered.chain(rewritten) {
+            assert_eq!(mirrored(request, course), in_software(request, course), "{request:x?} {course:?}");
         }
     }
 }

@@ -10,7 +10,9 @@
 //! The answers are those of [`CertsReply`], and what the guest makes of them is decoded by [`GuestRequestResult`]. The
 //! kernel's part mirrors `complete_req_certs` of `crates/model/src/vcpu/complete.rs`: the firmware is asked in the
 //! completion, which runs before `immediate_exit` is looked at. The guest is Linux: it comes back when it is told BUSY,
-//! a bounded number of times, and then gives its key up.
+//! a bounded number of times, and then gives its key up. The order of the VMM's steps is held to `exeunt::run::step`.
+
+mod service;
 
 use exeunt_abi::ghcb::guest_message::vmm_error;
 use exeunt_proto::ghcb::GuestRequestResult;
@@ -177,15 +179,16 @@ impl Machine {
                 } else {
                     CertsReply::Installed
                 };
-                if self.bug == Bug::UnlockedBeforeReport {
+                // The firmware is asked only if the table is there, so that nothing else needs the lock.
+                let file = (reply == CertsReply::Installed).then_some(file);
+                if self.locks() && (file.is_none() || self.bug == Bug::UnlockedBeforeReport) {
                     state.lock.shared -= 1;
                 }
-                let file = (reply == CertsReply::Installed).then_some(file);
                 Thread::Answered { file, ret: ret(reply, pages) }
             }
             Thread::Answered { file, ret } => Thread::Committed { file, seen: complete(ret, state.tcb) },
             Thread::Committed { file, seen } => {
-                if self.locks() && self.bug != Bug::UnlockedBeforeReport {
+                if self.locks() && file.is_some() && self.bug != Bug::UnlockedBeforeReport {
                     state.lock.shared -= 1;
                 }
                 state.vcpus[at].see(file, seen);
@@ -309,8 +312,8 @@ impl Model for Machine {
                 if !state.lock.is_exclusive || self.bug == Bug::WaitUnbounded {
                     return None;
                 }
-                let seen = complete(ret(CertsReply::Busy, vcpu.pages), state.tcb);
-                vcpu.see(None, seen);
+                let ret = ret(CertsReply::Busy, vcpu.pages);
+                vcpu.thread = Thread::Answered { file: None, ret };
             }
             Action::Update => self.update(&mut state)?,
             Action::Die => {
