@@ -9,6 +9,8 @@
 pub mod calls;
 pub mod code;
 pub mod compare;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod effects;
 pub mod flaw;
 pub mod half;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]

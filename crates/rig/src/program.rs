@@ -111,6 +111,13 @@ fn compare(scripts: &Chosen) -> ExitCode {
         }
     };
     say("kernel", &format!("{} {features:?}", exeunt_rig::probe::release()));
+    match exeunt_rig::effects::check(&kvm) {
+        Ok(told) => say("kernel", &format!("effects: {told}")),
+        Err(error) => {
+            say("failed", &format!("effects: {error}"));
+            return ExitCode::FAILURE;
+        }
+    }
     let kernel = exeunt_rig::half::OnKvm::new(kvm);
     let model = Flawed { half: OnModel, flaw: scripts.flaw };
     let mut progress = |done: u64| {

@@ -37,3 +37,12 @@ fn a_bug_on_purpose_is_caught_by_the_kernel() {
         assert!(summary.different > 0, "{} passed", flaw.name());
     }
 }
+
+#[test]
+fn the_effects_do_to_a_real_guest_what_they_say() {
+    let (kvm, _) = match probe() {
+        Ok(probed) => probed,
+        Err(reason) => return exeunt_linux::print_skip("effects on /dev/kvm", reason),
+    };
+    println!("{}", exeunt_rig::effects::check(&kvm).unwrap());
+}

@@ -38,6 +38,17 @@ fn a_conversion_makes_no_system_call_for_a_no_op_and_two_for_a_run() {
 }
 
 #[test]
+fn two_threads_give_back_the_same_pages_without_a_wait_for_each_other() {
+    let trace = match trace::of_child("scenes::plays_two_threads") {
+        Ok(trace) => trace,
+        Err(reason) => return print_skip("system calls of two threads", reason),
+    };
+    let calls = trace.of_scene(Scene::Overlap.name());
+    assert!(calls.iter().all(|call| call.name() == "fallocate"), "{calls:?}");
+    assert_eq!(calls.len(), 4 * scenes::OVERLAPS);
+}
+
+#[test]
 fn every_system_call_on_the_device_is_documented() {
     let trace = match trace::of_child("scenes::uses_the_device") {
         Ok(trace) => trace,

@@ -14,6 +14,7 @@ use exeunt_proto::host::{Action, Backing, Events as _, Host, Vcpu as _};
 use exeunt_proto::state::{Area, State as _};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// A part of what the child does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub(crate) enum Scene {
     Refused,
     /// The guest writes to a port.
     PortIo,
+    /// Two threads give back and populate the same pages.
+    Overlap,
     /// Everything that `exeunt-linux` offers.
     Device,
 }
@@ -64,6 +67,7 @@ impl Scene {
             Self::AcrossSlots => "across-slots",
             Self::Refused => "refused",
             Self::PortIo => "port-io",
+            Self::Overlap => "overlap",
             Self::Device => "device",
         }
     }
@@ -71,7 +75,7 @@ impl Scene {
     /// What the guest does. A request has the first frame, the count of frames, and whether they become private.
     fn exit(self) -> Exit {
         let [gfn, pages, private] = match self {
-            Self::Warm | Self::Device => [0xf0, 1, 0],
+            Self::Warm | Self::Overlap | Self::Device => [0xf0, 1, 0],
             Self::NothingToDo => [0x10, 0x10, 0],
             Self::OneRun | Self::SameAgain => [0x10, 0x10, 1],
             Self::TwoRuns => [0, 0x30, 1],
@@ -165,6 +169,53 @@ fn plays_conversions() {
     }
     let state = policy.memory().state_of(PageRange::new(Gfn(0x70), 0x20).unwrap());
     assert_eq!(state, Some(PageState::Private));
+}
+
+/// Rounds of each of two threads.
+pub(crate) const OVERLAPS: usize = 20;
+
+#[test]
+#[ignore = "played under strace by other tests"]
+fn plays_two_threads() {
+    const PAGES: u64 = 0x1000;
+    let memory = HostMemory::memfd(PAGES << 12).unwrap();
+    memory.populate(0, PAGES << 12).unwrap();
+    let backings = Backings::default();
+    backings.add(Gpa(0), PAGES << 12, memory.at(0), None).unwrap();
+    // Neither the start nor the end is waited for in the kernel, so that every futex in between is of the code under test.
+    let (is_started, done) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for start in [0, PAGES / 4] {
+            let (backings, is_started, done) = (&backings, &is_started, &done);
+            scope.spawn(move || {
+                let range = PageRange::new(Gfn(start), PAGES / 2).unwrap();
+                done.fetch_add(1, Ordering::SeqCst);
+                while !is_started.load(Ordering::SeqCst) {
+                    std::hint::spin_loop();
+                }
+                for _ in 0..OVERLAPS {
+                    backings.populate(range).unwrap();
+                    backings.discard(range, Backing::Shared).unwrap();
+                }
+                done.fetch_add(1, Ordering::SeqCst);
+                // The end of a thread makes system calls of its own.
+                while is_started.load(Ordering::SeqCst) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        let wait_for = |count| {
+            while done.load(Ordering::SeqCst) < count {
+                std::hint::spin_loop();
+            }
+        };
+        wait_for(2);
+        mark(Scene::Overlap.name());
+        is_started.store(true, Ordering::SeqCst);
+        wait_for(4);
+        mark("between");
+        is_started.store(false, Ordering::SeqCst);
+    });
 }
 
 #[test]
