@@ -35,6 +35,28 @@ pub mod raw {
 }
 
 /// `VcpuFd` of kvm-ioctls.
+///
+/// The last arm of the `match` that a VMM has; [`Leaf::serve_vcpu`] takes what `run` returned and the vCPU:
+///
+/// ```no_run
+/// # use exeunt_adapters::{ExitError, Leaf, Served, vcpu::entered};
+/// # use kvm_ioctls::{VcpuExit, VcpuFd};
+/// # fn vcpu_loop<H: exeunt_proto::host::Host>(
+/// #     mut vcpu: VcpuFd, mut leaf: Leaf<H>, policy: &exeunt::Policy, bus: impl Fn(u16, &[u8]),
+/// # ) -> Result<(), std::io::Error> {
+/// loop {
+///     match vcpu.run() {
+///         Ok(VcpuExit::IoOut(port, data)) => bus(port, data),
+///         Ok(VcpuExit::Hlt) => return Ok(()),
+///         exit => match leaf.serve_vcpu(entered(&exit), &mut vcpu, policy) {
+///             Served::Served => {}
+///             Served::Stop(stop) => return Err(ExitError(stop).into()),
+///             Served::NotOurs => { /* EINTR, and the arms that were here before */ }
+///         },
+///     }
+/// }
+/// # }
+/// ```
 #[cfg(all(feature = "kvm-ioctls", target_os = "linux"))]
 pub mod vcpu {
     pub use crate::vcpu_unsafe::entered;

@@ -74,3 +74,36 @@ impl<O: Observer + ?Sized> Observer for &mut O {
         (**self).stop(stop);
     }
 }
+
+/// Two that are told one after the other.
+impl<A: Observer, B: Observer> Observer for (A, B) {
+    fn event(&mut self, event: &Event) {
+        self.0.event(event);
+        self.1.event(event);
+    }
+
+    fn exit(&mut self, entered: Entered, page: &RunPage, exit: &Result<Exit, DecodeError>) {
+        self.0.exit(entered, page, exit);
+        self.1.exit(entered, page, exit);
+    }
+
+    fn plan(&mut self, plan: &Plan<'_>) {
+        self.0.plan(plan);
+        self.1.plan(plan);
+    }
+
+    fn effect(&mut self, action: &Action<'_>, result: Result<(), Errno>) {
+        self.0.effect(action, result);
+        self.1.effect(action, result);
+    }
+
+    fn reply(&mut self, reply: Reply, page: &RunPage) {
+        self.0.reply(reply, page);
+        self.1.reply(reply, page);
+    }
+
+    fn stop(&mut self, stop: &Stop) {
+        self.0.stop(stop);
+        self.1.stop(stop);
+    }
+}
