@@ -61,6 +61,14 @@ impl Machine {
         self.fails_one_in != 0 && thread_rng().gen_range(0..self.fails_one_in) == 0
     }
 
+    /// What a vCPU was told has happened to the pages that no other vCPU asks for.
+    fn check(&self, conversion: Conversion, is_of_others: impl Fn(usize) -> bool) {
+        let pages = self.pages.lock().unwrap();
+        for frame in frames(conversion.range).filter(|frame| !is_of_others(*frame)) {
+            assert_eq!(pages[frame].attributes, conversion.to, "frame {frame} is not what its vCPU was told");
+        }
+    }
+
     /// The guest writes to each page of a range, wherever that goes.
     fn touch(&self, range: PageRange) {
         for frame in frames(range) {
@@ -130,13 +138,23 @@ fn run(vcpus: usize, options: MemoryOptions, fails_one_in: u32, convert: Convert
     let slots = [range(0, 3), range(3, 3)].map(|range| MemorySlot { range, has_private: true });
     let memory = Arc::new(GuestMemory::with_options(slots, options).unwrap());
     let machine = Machine::new(fails_one_in);
-    let threads = SCRIPTS.into_iter().take(vcpus).map(|script| {
+    let scripts: Vec<Script> = SCRIPTS.into_iter().take(vcpus).collect();
+    let threads = scripts.iter().enumerate().map(|(me, script)| {
+        let script = *script;
+        let others = scripts.iter().enumerate().filter(|(other, _)| *other != me);
+        let others: Vec<_> = others
+            .flat_map(|(_, theirs)| *theirs)
+            .map(|(gfn, pages, _)| frames(range(*gfn, *pages)))
+            .collect();
         let (memory, mut host) = (Arc::clone(&memory), machine.share());
         thread::spawn(move || {
             for (gfn, pages, to) in script {
                 let conversion = Conversion { range: range(*gfn, *pages), to: *to };
                 let converted = convert(&memory, conversion, &mut host);
                 assert!(converted.is_ok() || host.fails_one_in != 0, "{converted:?}");
+                if converted.is_ok() {
+                    host.check(conversion, |frame| others.iter().any(|range| range.contains(&frame)));
+                }
                 host.touch(conversion.range);
             }
         })
