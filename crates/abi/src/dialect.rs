@@ -122,7 +122,8 @@ impl Dialect {
     }
 
     /// Whether the dialect is, or is built on, a release at least as new as version `major.minor`.
-    fn since(self, major: u16, minor: u16) -> bool {
+    #[must_use]
+    pub fn since(self, major: u16, minor: u16) -> bool {
         let release = match self {
             Self::Linux5_10 => (5, 10),
             Self::Linux5_17 | Self::SevTermV4_1 | Self::SevTermAlternative | Self::ShutdownFlagV4 => (5, 17),

@@ -11,6 +11,7 @@ pub mod known;
 mod programs;
 mod readers;
 pub mod report;
+pub mod rules;
 pub mod runner;
 pub mod scenario;
 pub mod timeline;

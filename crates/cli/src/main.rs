@@ -11,6 +11,7 @@ mod explore;
 mod man;
 #[cfg(target_os = "linux")]
 mod quote;
+mod rules;
 mod run;
 
 use clap::{Parser, Subcommand};
@@ -31,6 +32,7 @@ const EXAMPLES: &str = "Examples:
   exeunt run triple-fault-migration --kernel kvm    two real VMs
   exeunt explore --seeds 10000                      schedules and faults by seed
   exeunt explain sev-term 0x21100                   why a guest ended itself
+  exeunt rules HC-2                                 what a VMM must do, and where this is written
   exeunt abi diff linux-5.17 sev-term-v4.1          what a change of the header breaks
   exeunt certs verify certs.bin --root ark.pem      the chain of a host, up to its root
 
@@ -41,6 +43,7 @@ enum Command {
     Run(run::Args),
     Explore(explore::Args),
     Explain(explain::Args),
+    Rules(rules::Args),
     Abi(abi::Args),
     Certs(certs::Args),
     #[cfg(target_os = "linux")]
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::main(&args),
         Command::Explore(args) => explore::main(&args),
         Command::Explain(args) => explain::main(&args),
+        Command::Rules(args) => rules::main(&args),
         Command::Abi(args) => abi::main(&args),
         Command::Certs(args) => certs::main(&args),
         #[cfg(target_os = "linux")]

@@ -6,6 +6,7 @@ mod explain;
 mod explore;
 #[cfg(target_os = "linux")]
 mod quote;
+mod rules;
 mod run;
 
 use std::path::PathBuf;
