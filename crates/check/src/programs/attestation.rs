@@ -23,7 +23,7 @@ const BUFFER_PAGES: u64 = 4;
 
 /// Asks for a report without room for certificates, then with the room that it was told to have, verifies what it gets, and
 /// derives a key.
-pub(super) async fn run(cpu: Cpu) -> Result<(), GuestFault> {
+pub(crate) async fn run(cpu: Cpu) -> Result<(), GuestFault> {
     let ghcb = Ghcb::set_up(&cpu, GHCB).await?;
     let shared: Vec<_> = (0..BUFFER_PAGES + 2)
         .map(|index| Entry::new(page_at(REQUEST, index).gfn().0, operation::SHARED, false))

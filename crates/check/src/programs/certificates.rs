@@ -51,7 +51,7 @@ fn text(answer: &Answer) -> String {
 }
 
 /// Asks without room, then with the room that it was told to have, and looks at what it got.
-pub(super) async fn grow_the_buffer(cpu: Cpu) -> Result<(), GuestFault> {
+pub(crate) async fn grow_the_buffer(cpu: Cpu) -> Result<(), GuestFault> {
     let ghcb = set_up(&cpu).await?;
     let mut pages = 0;
     for _ in 0..3 {
@@ -77,7 +77,7 @@ pub(super) async fn grow_the_buffer(cpu: Cpu) -> Result<(), GuestFault> {
 }
 
 /// Asks once with all the room it has.
-pub(super) async fn once(cpu: Cpu) -> Result<(), GuestFault> {
+pub(crate) async fn once(cpu: Cpu) -> Result<(), GuestFault> {
     let ghcb = set_up(&cpu).await?;
     ask(&cpu, &ghcb, BUFFER_PAGES).await.map(|_| ())
 }

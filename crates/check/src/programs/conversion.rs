@@ -13,7 +13,7 @@ const GHCB: Gpa = Gpa(0x2000);
 const PAGES: Gpa = Gpa(0x20_0000);
 
 /// One page, each vCPU its own, through its life: private with a secret, shared, private again.
-pub(super) async fn by_msr(cpu: Cpu) -> Result<(), GuestFault> {
+pub(crate) async fn by_msr(cpu: Cpu) -> Result<(), GuestFault> {
     let page = page_at(PAGES, cpu.id());
     let response = accept_page(&cpu, page.gfn()).await?;
     cpu.saw(|| format!("GHCB MSR {response:#x}"));
@@ -47,12 +47,12 @@ fn mixed_entries() -> Vec<Entry> {
 }
 
 /// All runs of a mixed request.
-pub(super) async fn by_page(cpu: Cpu) -> Result<(), GuestFault> {
+pub(crate) async fn by_page(cpu: Cpu) -> Result<(), GuestFault> {
     convert(cpu, &mixed_entries()).await
 }
 
 /// The same without the operation that does not exist, which a host may refuse.
-pub(super) async fn known_by_page(cpu: Cpu) -> Result<(), GuestFault> {
+pub(crate) async fn known_by_page(cpu: Cpu) -> Result<(), GuestFault> {
     let mut entries = mixed_entries();
     entries.retain(|entry| entry.operation() != 3);
     convert(cpu, &entries).await
@@ -71,7 +71,7 @@ async fn convert(cpu: Cpu, entries: &[Entry]) -> Result<(), GuestFault> {
 }
 
 /// As a Linux guest does: a request that fails is the end.
-pub(super) async fn or_terminate(cpu: Cpu) -> Result<(), GuestFault> {
+pub(crate) async fn or_terminate(cpu: Cpu) -> Result<(), GuestFault> {
     let ghcb = Ghcb::set_up(&cpu, GHCB).await?;
     let answer = ghcb.page_state_change(&cpu, &mixed_entries()).await?;
     let current = ghcb.current_entry(&cpu).await?;

@@ -7,7 +7,7 @@ use exeunt_model::guest::{Access, Cpu, GuestFault};
 const PAGE: Gpa = Gpa(0x5000);
 
 /// Writes to the page with the C-bit clear, and reads it back.
-pub(super) async fn touch_shared(cpu: Cpu) -> Result<(), GuestFault> {
+pub(crate) async fn touch_shared(cpu: Cpu) -> Result<(), GuestFault> {
     cpu.write(PAGE, b"hello", Access::Shared).await?;
     let got = cpu.read(PAGE, 5, Access::Shared).await?;
     cpu.saw(|| format!("{got:?} in the shared page"));
@@ -15,7 +15,7 @@ pub(super) async fn touch_shared(cpu: Cpu) -> Result<(), GuestFault> {
 }
 
 /// Makes the page shared by touching it, then private by touching it again.
-pub(super) async fn touch_private(cpu: Cpu) -> Result<(), GuestFault> {
+pub(crate) async fn touch_private(cpu: Cpu) -> Result<(), GuestFault> {
     touch_shared_once(&cpu).await?;
     let carry = cpu.pvalidate(PAGE, true).await?;
     cpu.saw(|| format!("PVALIDATE: already valid {carry}"));

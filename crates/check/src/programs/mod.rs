@@ -3,12 +3,12 @@
 
 mod attestation;
 mod certificates;
-mod conversion;
-mod faults;
-mod plain;
+pub(crate) mod conversion;
+pub(crate) mod faults;
+pub(crate) mod plain;
 mod quotes;
-mod tdx;
-mod termination;
+pub(crate) mod tdx;
+pub(crate) mod termination;
 
 use exeunt_abi::{Errno, Gpa};
 use exeunt_model::{Vcpu, Vm};

@@ -12,7 +12,7 @@ const BYTES: u64 = 5 << 20;
 
 /// Five MiB through their life: private with a secret, shared, private again. Each step is one that a Linux guest gives up
 /// at when it fails.
-pub(super) async fn convert(cpu: Cpu) -> Result<(), GuestFault> {
+pub(crate) async fn convert(cpu: Cpu) -> Result<(), GuestFault> {
     let shared = cpu.tdg_vp_info().await?.shared(PAGES);
     let accepted = accept_range(&cpu, PAGES, 0x2000).await?;
     cpu.write(PAGES, b"secret", Access::Private).await?;
@@ -38,7 +38,7 @@ async fn converted(cpu: &Cpu, gpa: u64, to: &str) -> Result<bool, GuestFault> {
 }
 
 /// Makes the calls that userspace answers, and one that nobody knows, and gives up.
-pub(super) async fn calls(cpu: Cpu) -> Result<(), GuestFault> {
+pub(crate) async fn calls(cpu: Cpu) -> Result<(), GuestFault> {
     let buffer = cpu.tdg_vp_info().await?.shared(Gpa(0x30_0000));
     for (name, leaf, args) in [
         ("GetTdVmCallInfo 0", leaf::GET_TD_VM_CALL_INFO, [0; 4]),
@@ -58,12 +58,12 @@ pub(super) async fn calls(cpu: Cpu) -> Result<(), GuestFault> {
 }
 
 /// Touches private memory that it did not accept.
-pub(super) async fn touch_unaccepted(cpu: Cpu) -> Result<(), GuestFault> {
+pub(crate) async fn touch_unaccepted(cpu: Cpu) -> Result<(), GuestFault> {
     cpu.write(PAGES, b"x", Access::Private).await
 }
 
 /// Measures an event and asks for a report of itself.
-pub(super) async fn report(cpu: Cpu) -> Result<(), GuestFault> {
+pub(crate) async fn report(cpu: Cpu) -> Result<(), GuestFault> {
     accept_range(&cpu, PAGES, 0x1000).await?;
     let extended = cpu.tdg_mr_rtmr_extend(PAGES, 3).await?;
     cpu.saw(|| format!("{extended} of TDG.MR.RTMR.EXTEND"));

@@ -6,6 +6,8 @@ mod on_model;
 mod quotes;
 mod td;
 
+pub(crate) use td::{finalise as finalise_td, initialise as initialise_td};
+
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod on_kvm;
 

@@ -14,7 +14,7 @@ const INITIAL_PAGES: u64 = 16;
 const XFAM: u64 = 0x7;
 
 /// `KVM_TDX_INIT_VM`, with addresses of 48 bits, and what has to come before vCPUs.
-pub(super) fn initialise(vm: &Vm) -> Result<(), String> {
+pub(crate) fn initialise(vm: &Vm) -> Result<(), String> {
     vm.split_irqchip(PINS).map_err(|errno| failed("KVM_CAP_SPLIT_IRQCHIP", errno))?;
     let init = InitVm {
         attributes: attributes::SEPT_VE_DISABLE,
@@ -31,7 +31,7 @@ pub(super) fn initialise(vm: &Vm) -> Result<(), String> {
 }
 
 /// The vCPUs, the initial memory, and the end of the launch.
-pub(super) fn finalise(vm: &Vm, vcpus: &mut [Vcpu]) -> Result<(), String> {
+pub(crate) fn finalise(vm: &Vm, vcpus: &mut [Vcpu]) -> Result<(), String> {
     let leaf = |function, eax, ecx| CpuidEntry2 { function, eax, ecx, ..CpuidEntry2::default() };
     // x2APIC, and 52 bits of physical addresses.
     let cpuid = [leaf(1, 0, 1 << 21), leaf(0x8000_0000, 0x8000_0008, 0), leaf(0x8000_0008, 52, 0)];

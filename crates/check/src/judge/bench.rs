@@ -1,0 +1,53 @@
+//! Where a VMM half is put into a scenario, and its transcript is taken.
+
+use super::machine::Machine;
+use super::ours;
+use super::situation::Situation;
+use super::tape::Tape;
+use super::transcript::Transcript;
+use super::twist::Twist;
+
+/// One run.
+pub(super) struct Bench<'a> {
+    pub(super) situation: &'a Situation,
+    pub(super) tape: Tape,
+    /// What is in the run page where no kernel wrote.
+    stale: u8,
+    pub(super) seed: u64,
+}
+
+impl Bench<'_> {
+    /// The VM, or the second one.
+    pub(super) fn machine(&self, index: u8) -> Result<Machine, String> {
+        Machine::new(self.situation, index, &self.tape, self.stale, self.seed)
+    }
+}
+
+/// What is in the run page where no kernel wrote; a number of words, an address and an answer that all make no sense.
+const STALE: u8 = 0x5a;
+/// The same for a second run: nothing that a VMM does may depend on it.
+const OTHER_STALE: u8 = 0xa5;
+
+/// A scenario that was run.
+pub(super) struct Trial {
+    pub(super) situation: Situation,
+    pub(super) transcript: Transcript,
+    /// Of the second run, with other bytes where no kernel wrote.
+    pub(super) other: Option<Transcript>,
+}
+
+/// Runs a scenario with our half, twisted.
+///
+/// # Errors
+///
+/// The scenario cannot be set up.
+pub(super) fn run(situation: &Situation, twist: impl Fn() -> Twist, seed: u64) -> Result<Trial, String> {
+    let once = |stale| {
+        let bench = Bench { situation, tape: Tape::new(twist()), stale, seed };
+        let end = ours::serve(&bench).map_err(|error| format!("{}: {error}", situation.name))?;
+        Ok::<_, String>(Transcript { records: bench.tape.into_records(), end })
+    };
+    let transcript = once(STALE)?;
+    let other = if situation.is_run_twice { Some(once(OTHER_STALE)?) } else { None };
+    Ok(Trial { situation: situation.clone(), transcript, other })
+}

@@ -1,0 +1,49 @@
+//! AB: numbers, layouts, capabilities.
+
+use super::{Checker, events};
+use crate::judge::transcript::Crossing;
+use crate::judge::view::{ExitView, Finding, Judgement, View};
+use exeunt_proto::exit::Exit;
+
+pub(super) const CHECKERS: &[(&str, Checker)] =
+    &[("AB-1", numbers_of_this_kernel), ("AB-2", layouts), ("AB-3", capabilities_are_asked_for)];
+
+/// Exits whose numbers were others when they were proposed are served as what they are.
+fn numbers_of_this_kernel(view: &View<'_>) -> Judgement {
+    let orders = view.trial.situation.orders;
+    let choose = |exit: &ExitView<'_>| match exit.meaning {
+        Ok(Exit::MemoryFault(_)) if orders.convert_faults => Some("the fault is answered"),
+        Ok(Exit::SnpReqCerts(_)) if orders.certificates => Some("the request for certificates is answered"),
+        _ => None,
+    };
+    let served = view.each(choose, |exit, expected| match exit.answer {
+        Some(_) => Ok(()),
+        None => Err(exit.finding(expected, view.text())),
+    })?;
+    Ok(events::termination_is_reported(view)? || served)
+}
+
+fn layouts(view: &View<'_>) -> Judgement {
+    if view.trial.situation.orders.is_32_bit { events::flags(view) } else { Ok(false) }
+}
+
+fn capabilities_are_asked_for(view: &View<'_>) -> Judgement {
+    let mut there = Vec::new();
+    let mut bit = false;
+    for (_, crossing) in view.crossings() {
+        match crossing {
+            Crossing::CheckExtension { cap, value } => {
+                bit = true;
+                if *value != 0 {
+                    there.push(*cap);
+                }
+            }
+            Crossing::EnableCap { cap, result, .. } if !there.contains(cap) => {
+                let expected = format!("KVM_CHECK_EXTENSION says yes to {cap} first");
+                return Err(Finding { exit: 0, expected, seen: format!("KVM_ENABLE_CAP: {result:?}") });
+            }
+            _ => {}
+        }
+    }
+    Ok(bit)
+}

@@ -1,0 +1,173 @@
+//! HC: what conversions do to memory.
+
+use super::Checker;
+use super::conversions::{arguments, conversion};
+use crate::judge::transcript::Effect;
+use crate::judge::view::{ExitView, Finding, Judgement, View};
+use exeunt_proto::conversion::{Conversion, PageRange, PageState};
+use exeunt_proto::host::Backing;
+use std::collections::BTreeMap;
+
+pub(super) const CHECKERS: &[(&str, Checker)] = &[
+    ("HC-4", counts_small_pages),
+    ("HC-5", attribute_bits),
+    ("HC-8", discards),
+    ("HC-9", split),
+    ("HC-13", agreement),
+    ("MF-6", faults_discard),
+    ("RN-3", first_reading),
+];
+
+fn sum(ranges: impl Iterator<Item = PageRange>) -> u64 {
+    ranges.map(PageRange::pages).sum()
+}
+
+/// A conversion that was answered with success.
+fn done(exit: &ExitView<'_>) -> Option<Conversion> {
+    conversion(exit).filter(|_| exit.ret() == Some(0))
+}
+
+fn counts_small_pages(view: &View<'_>) -> Judgement {
+    view.each(done, |exit, Conversion { range, .. }| {
+        let expected = sum(view.parts(range).into_iter());
+        let seen = sum(exit.changes().map(|(range, _)| range));
+        if seen == expected {
+            return Ok(());
+        }
+        Err(exit.finding(format!("{expected} pages of 4 KiB change"), format!("{seen}")))
+    })
+}
+
+/// `KVM_MAP_GPA_RANGE_ENCRYPTED`.
+const PRIVATE: u64 = 0x10;
+/// What is neither that nor a page size.
+const RESERVED: u64 = !0x1f;
+
+fn attribute_bits(view: &View<'_>) -> Judgement {
+    view.each(arguments, |exit, [.., attributes]| {
+        if attributes & RESERVED != 0 {
+            return match (exit.changes().next(), exit.ret()) {
+                (Some((range, _)), _) => {
+                    Err(exit.finding("reserved bits are refused", format!("{range} changes")))
+                }
+                (None, Some(0)) => Err(exit.finding("reserved bits are refused", "ret is 0")),
+                (None, _) => Ok(()),
+            };
+        }
+        let to = if attributes & PRIVATE == 0 { PageState::Shared } else { PageState::Private };
+        match exit.changes().find(|(_, changed)| *changed != to) {
+            Some((_, changed)) => {
+                Err(exit.finding(format!("attributes {attributes:#x} are {to}"), changed.to_string()))
+            }
+            None => Ok(()),
+        }
+    })
+}
+
+/// The memory that pages of this state do not use.
+pub(super) const fn left(to: PageState) -> Backing {
+    match to {
+        PageState::Private => Backing::Shared,
+        PageState::Shared => Backing::Private,
+    }
+}
+
+/// After each change of attributes the memory that is not used any more is given back, and no other.
+fn gives_back(exit: &ExitView<'_>) -> Result<(), Finding> {
+    for (at, (effect, result)) in exit.effects.iter().enumerate() {
+        let Effect::Attributes { range, to } = effect else { continue };
+        if result.is_err() {
+            continue;
+        }
+        let after = exit.effects.iter().skip(at).filter_map(|(effect, _)| match effect {
+            Effect::Discard { range: discarded, backing } if *backing == left(*to) => {
+                discarded.intersect(*range)
+            }
+            _ => None,
+        });
+        let discarded = sum(after);
+        if discarded < range.pages() {
+            let expected = format!("{range} is {to}, then its {:?} memory is discarded", left(*to));
+            return Err(exit.finding(expected, format!("{discarded} pages of it are discarded after")));
+        }
+    }
+    Ok(())
+}
+
+fn discards(view: &View<'_>) -> Judgement {
+    view.each(done, |exit, _| gives_back(exit))
+}
+
+fn faults_discard(view: &View<'_>) -> Judgement {
+    let choose = |exit: &ExitView<'_>| match exit.meaning {
+        Ok(exeunt_proto::exit::Exit::MemoryFault(_)) if exit.answer.is_some() => Some(()),
+        _ => None,
+    };
+    view.each(choose, |exit, ()| gives_back(exit))
+}
+
+fn split(view: &View<'_>) -> Judgement {
+    view.each(conversion, |exit, Conversion { range, to }| {
+        let parts = view.parts(range);
+        for (effect, _) in &exit.effects {
+            let Some(touched) = effect.range() else { continue };
+            let is_inside = match effect {
+                // Attributes know no slots.
+                Effect::Attributes { .. } => touched.intersect(range) == Some(touched),
+                _ => parts.iter().any(|part| part.intersect(touched) == Some(touched)),
+            };
+            if !is_inside {
+                return Err(exit.finding(
+                    format!("nothing outside of {range} and the slots is touched"),
+                    format!("{effect:x?}"),
+                ));
+            }
+        }
+        let changed = exit.changes().flat_map(|(change, _)| view.parts(change));
+        let (expected, changed) = (sum(parts.into_iter()), sum(changed));
+        match exit.ret() {
+            Some(0) if changed < expected => {
+                Err(exit.finding(format!("{expected} pages in all slots become {to}"), format!("{changed}")))
+            }
+            _ => Ok(()),
+        }
+    })
+}
+
+/// Memory that the pages use is never given back: a change that comes between another and its discard would do that.
+fn agreement(view: &View<'_>) -> Judgement {
+    let mut state: BTreeMap<u64, PageState> = BTreeMap::new();
+    let mut vcpus = Vec::new();
+    for exit in &view.exits {
+        if conversion(exit).is_some() && !vcpus.contains(&exit.run.vcpu) {
+            vcpus.push(exit.run.vcpu);
+        }
+        // What the pages are when the next vCPU is entered.
+        for (range, to) in exit.changes() {
+            (range.gfn().0..range.end().0).for_each(|gfn| drop(state.insert(gfn, to)));
+        }
+        for (effect, _) in &exit.effects {
+            let Effect::Discard { range, backing } = effect else { continue };
+            let is_used = |gfn: &u64| state.get(gfn).is_some_and(|state| left(*state) != *backing);
+            if let Some(gfn) = (range.gfn().0..range.end().0).find(is_used) {
+                let expected = "attributes and memory change under one lock: memory in use is not discarded";
+                return Err(exit.finding(expected, format!("{effect:x?}, and frame {gfn:#x} uses it")));
+            }
+        }
+    }
+    Ok(vcpus.len() > 1)
+}
+
+fn first_reading(view: &View<'_>) -> Judgement {
+    view.each(conversion, |exit, Conversion { range, .. }| {
+        let strange = exit.effects.iter().find(|(effect, _)| {
+            effect.range().is_some_and(|touched| touched.intersect(range) != Some(touched))
+        });
+        match strange {
+            Some((effect, _)) => {
+                Err(exit.finding(format!("only {range}, as KVM wrote"), format!("{effect:x?}")))
+            }
+            None => Ok(()),
+        }
+    })
+}

@@ -1,0 +1,60 @@
+//! RN: `KVM_RUN`.
+
+use super::Checker;
+use crate::judge::view::{ExitView, Judgement, View};
+use exeunt_abi::Errno;
+use exeunt_proto::exit::Exit;
+use std::fmt::Write;
+
+pub(super) const CHECKERS: &[(&str, Checker)] =
+    &[("RN-1", unknown_is_reported), ("RN-2", interruptions_are_retried), ("RN-4", shutdown_ends_all)];
+
+/// Bytes of the union that a report has at least.
+const REPORTED_BYTES: usize = 8;
+
+fn unknown_is_reported(view: &View<'_>) -> Judgement {
+    let choose = |exit: &ExitView<'_>| match exit.meaning {
+        Ok(Exit::Other(other)) => Some(other),
+        _ => None,
+    };
+    view.each(choose, |exit, other| {
+        view.ends_with_number(exit, other.reason.0.into())?;
+        let bytes = other.bytes.iter().take(REPORTED_BYTES).fold(String::new(), |mut hex, byte| {
+            // Writing to a string does not fail.
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        });
+        let digits: String = view.text().chars().filter(char::is_ascii_hexdigit).collect();
+        if digits.contains(&bytes) {
+            return Ok(());
+        }
+        Err(exit.finding(format!("the text has the bytes {bytes}"), view.text()))
+    })
+}
+
+fn interruptions_are_retried(view: &View<'_>) -> Judgement {
+    let choose = |exit: &ExitView<'_>| {
+        let is_interrupted =
+            matches!(exit.run.entered, Err(Errno::EINTR | Errno::EAGAIN)) && !exit.run.immediate;
+        is_interrupted.then_some(())
+    };
+    view.each(choose, |exit, ()| {
+        if let Some((effect, _)) = exit.effects.first() {
+            return Err(exit.finding("the stale exit is not served again", format!("{effect:x?}")));
+        }
+        if exit.answer.is_none() {
+            return Err(exit.finding("the vCPU is entered again", view.text()));
+        }
+        Ok(())
+    })
+}
+
+fn shutdown_ends_all(view: &View<'_>) -> Judgement {
+    view.each(
+        |exit| matches!(exit.meaning, Ok(Exit::Shutdown)).then_some(()),
+        |exit, ()| match view.exits.get(exit.number) {
+            Some(next) => Err(exit.finding("no vCPU is entered again", format!("vCPU {} is", next.run.vcpu))),
+            None => Ok(()),
+        },
+    )
+}

@@ -1,0 +1,183 @@
+//! Our VMM half under judgement: the one file that knows the service.
+
+use super::bench::Bench;
+use super::machine::Machine;
+use super::port::{JudgedHost, JudgedVcpu};
+use super::situation::Task;
+use super::transcript::{End, Status};
+use super::twist::EnableCerts;
+use exeunt::convert::{MemoryMap, MemorySlot};
+use exeunt::policy::{EventPolicy, FaultPolicy};
+use exeunt::run::step_observed;
+use exeunt::snapshot::SavedEvents;
+use exeunt::{Policy, Stop, Watch, drain};
+use exeunt_abi::Gpa;
+use exeunt_abi::kvm::caps::Cap;
+use exeunt_abi::kvm::device_attr::sev_attr;
+use exeunt_abi::kvm::run::MAP_GPA_RANGE;
+use exeunt_abi::kvm::vm_type::VmType;
+use exeunt_model::Rng;
+use exeunt_proto::conversion::PageRange;
+use exeunt_proto::exit::EventType;
+
+/// A VM that can run.
+struct Ready {
+    vcpus: Vec<JudgedVcpu>,
+    host: JudgedHost,
+    policy: Policy,
+}
+
+/// Does what the orders of the scenario say.
+///
+/// # Errors
+///
+/// The scenario cannot be set up; a test sets up each.
+pub(super) fn serve(bench: &Bench<'_>) -> Result<End, String> {
+    let machine = bench.machine(0)?;
+    let mut ready = set_up(bench, &machine)?;
+    match bench.situation.orders.task {
+        Task::Run | Task::SaveAfter(_) => {
+            prepare(&machine, &mut ready);
+            Ok(run(bench, ready))
+        }
+        Task::SaveTwice => {
+            prepare(&machine, &mut ready);
+            for _ in 0..2 {
+                save(&mut ready)?;
+            }
+            Ok(run(bench, ready))
+        }
+        Task::GoBack => {
+            let saved = save(&mut ready)?;
+            prepare(&machine, &mut ready);
+            Ok(restore(bench, ready, &saved))
+        }
+        Task::Migrate => {
+            prepare(&machine, &mut ready);
+            let saved = save(&mut ready)?;
+            drop(ready);
+            let target = bench.machine(1)?;
+            let ready = set_up(bench, &target)?;
+            Ok(restore(bench, ready, &saved))
+        }
+    }
+}
+
+/// Each capability is asked for before it is enabled, and only what is wanted of it.
+fn set_up(bench: &Bench<'_>, machine: &Machine) -> Result<Ready, String> {
+    machine.check_extension(Cap::SYSTEM_EVENT_DATA);
+    for (cap, wanted) in [(Cap::EXIT_HYPERCALL, 1 << MAP_GPA_RANGE), (Cap::X86_TRIPLE_FAULT_EVENT, 1)] {
+        let offered = machine.check_extension(cap);
+        if offered & wanted == wanted {
+            machine.enable_cap(cap, offered, wanted).map_err(|errno| format!("{cap}: {errno}"))?;
+        }
+    }
+    let enable_certs = bench.tape.lock().twist.enable_certs;
+    let wants_certs = bench.situation.orders.certificates && machine.vm_type() == VmType::Snp;
+    let may_ask = wants_certs
+        && (enable_certs == EnableCerts::Unasked
+            || machine.sev_attribute(sev_attr::SEV_SNP_REQ_CERTS) == Ok(1));
+    if may_ask && enable_certs != EnableCerts::Late {
+        machine.enable_req_certs().map_err(|errno| format!("KVM_SEV_SNP_ENABLE_REQ_CERTS: {errno}"))?;
+    }
+    let vcpus = machine.create_vcpus()?;
+    if may_ask && enable_certs == EnableCerts::Late {
+        // What comes of it is recorded.
+        let _ = machine.enable_req_certs();
+    }
+    Ok(Ready { vcpus, host: machine.host(), policy: policy(bench, machine)? })
+}
+
+fn policy(bench: &Bench<'_>, machine: &Machine) -> Result<Policy, String> {
+    let slots = machine.memory().iter().filter_map(|part| {
+        let range = PageRange::new(Gpa(part.gpa).gfn(), part.bytes / 4096)?;
+        Some(MemorySlot { range, has_private: part.has_private && machine.vm_type().has_private_memory() })
+    });
+    let memory = MemoryMap::new(slots).map_err(|error| error.to_string())?;
+    let mut policy = Policy::new(memory);
+    let orders = bench.situation.orders;
+    if orders.convert_faults {
+        policy.memory_faults = FaultPolicy::Convert;
+    }
+    if orders.ignore_events {
+        [policy.shutdown, policy.reset, policy.crash] = [EventPolicy::Ignore; 3];
+    }
+    Ok(policy)
+}
+
+/// What befalls the first vCPU from outside.
+fn prepare(machine: &Machine, ready: &mut Ready) {
+    if let Some(vcpu) = ready.vcpus.first_mut() {
+        machine.prepare_vcpu(vcpu);
+    }
+}
+
+fn save(ready: &mut Ready) -> Result<SavedEvents, String> {
+    let Ready { vcpus, host, policy } = ready;
+    let vcpu = vcpus.first_mut().ok_or("no vCPU")?;
+    drain(vcpu, host, policy).map_err(|stop| stop.to_string())?;
+    SavedEvents::save(vcpu).map_err(|error| error.to_string())
+}
+
+/// Runs what can be restored. What cannot be is not run.
+fn restore(bench: &Bench<'_>, mut ready: Ready, saved: &SavedEvents) -> End {
+    let restored = ready.vcpus.first_mut().map(|vcpu| saved.restore(vcpu));
+    match restored {
+        Some(Err(error)) if !bench.tape.lock().twist.unrestored => {
+            End { status: Status::Failure, text: error.to_string() }
+        }
+        _ => run(bench, ready),
+    }
+}
+
+fn run(bench: &Bench<'_>, ready: Ready) -> End {
+    let Ready { vcpus, mut host, policy } = ready;
+    let mut running: Vec<_> = vcpus.into_iter().map(|vcpu| (vcpu, Watch::default())).collect();
+    let mut rng = Rng::new(bench.seed);
+    let mut exits = 0u32;
+    loop {
+        let next = usize::try_from(rng.below(running.len() as u64)).unwrap_or(0);
+        let Some((vcpu, watch)) = running.get_mut(next) else { return End::from(&Stop::Halted) };
+        host.before_entry();
+        let stepped = step_observed(vcpu, &mut host, &policy, watch, &mut ());
+        exits = exits.saturating_add(1);
+        let stop = match stepped {
+            Ok(()) if bench.situation.orders.task == Task::SaveAfter(exits) => {
+                let drained = drain(vcpu, &mut host, &policy);
+                drained.err().or_else(|| SavedEvents::save(vcpu).err().map(|_| Stop::Halted))
+            }
+            stepped => stepped.err(),
+        };
+        let end = match stop {
+            None if running.iter().all(|(vcpu, _)| vcpu.is_asleep()) => End::from(&Stop::Halted),
+            None => match bench.tape.gives_up() {
+                Some(end) => return end,
+                None => continue,
+            },
+            Some(Stop::Halted) if running.len() > 1 => {
+                running.swap_remove(next);
+                continue;
+            }
+            Some(Stop::Shutdown) if running.len() > 1 && bench.tape.lock().twist.shuts_down_one => {
+                running.swap_remove(next);
+                continue;
+            }
+            Some(stop) => End::from(&stop),
+        };
+        if let Some(end) = bench.tape.end(end) {
+            return end;
+        }
+    }
+}
+
+impl From<&Stop> for End {
+    fn from(stop: &Stop) -> Self {
+        let status = match stop {
+            Stop::Halted => Status::Success,
+            Stop::Event(event) if event.event == EventType::Shutdown => Status::Success,
+            Stop::Event(event) if event.event == EventType::Reset => Status::Reset,
+            _ => Status::Failure,
+        };
+        Self { status, text: stop.to_string() }
+    }
+}

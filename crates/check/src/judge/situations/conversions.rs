@@ -1,0 +1,180 @@
+//! Guests that change the state of their pages.
+
+use crate::judge::machine::Machine;
+use crate::judge::situation::{Orders, Part, Rewrite, Situation, Task};
+use exeunt_abi::ghcb::psc::{Entry, operation};
+use exeunt_abi::kvm::run::{ExitReason, Hypercall, MAP_GPA_RANGE};
+use exeunt_abi::kvm::vm_type::VmType;
+use exeunt_abi::{Arch, Dialect, Errno, Gfn, Gpa};
+use exeunt_model::guest::snp::{Ghcb, page_at};
+use exeunt_model::guest::{Access, Cpu, GuestFault};
+use exeunt_model::{Fault, FaultPlan, Point};
+use exeunt_proto::ghcb::MsrRequest;
+
+pub(super) fn all() -> Vec<Situation> {
+    let mut all = asked_by_hypercall();
+    all.extend(asked_by_ghcb());
+    all
+}
+
+fn asked_by_hypercall() -> Vec<Situation> {
+    let new = |name, guest| Situation::new(name, VmType::SwProtected, guest);
+    vec![
+        Situation {
+            later_hypercalls: 1 << NEWER_HYPERCALL,
+            ..new("later-hypercalls", |vm, seed| vm.create_vcpu(seed, repeated))
+        },
+        new("conversion-with-hints", |vm, seed| vm.create_vcpu(seed, with_hints)),
+        new("conversion-too-long", |vm, seed| vm.create_vcpu(seed, too_long)),
+        new("conversion-there-and-back", |vm, seed| vm.create_vcpu(seed, there_and_back)),
+        Situation {
+            memory: PIECES,
+            ..new("conversion-over-slots", |vm, seed| vm.create_vcpu(seed, over_slots))
+        },
+        new("conversion-without-memory", |vm, seed| vm.create_vcpu(seed, without_memory)),
+        new("conversion-repeated", |vm, seed| vm.create_vcpu(seed, repeated)),
+        Situation {
+            later: Some(RENUMBER),
+            ..new("unknown-hypercall", |vm, seed| vm.create_vcpu(seed, repeated))
+        },
+        Situation {
+            vcpus: 2,
+            ..new("conversions-that-overlap", |vm, seed| vm.create_vcpu(seed, overlapping))
+        },
+    ]
+}
+
+fn asked_by_ghcb() -> Vec<Situation> {
+    let new = |name, guest| Situation::new(name, VmType::Snp, guest);
+    vec![
+        Situation {
+            prepare: Some(fail_changes),
+            ..new("conversion-that-fails", |vm, seed| vm.create_vcpu(seed, again_and_again))
+        },
+        new("conversion-on-6.12", |vm, seed| vm.create_vcpu(seed, again_and_again))
+            .on(Dialect::Linux6_12, Arch::X86),
+        new("conversion-unaligned", |vm, seed| vm.create_vcpu(seed, unaligned))
+            .on(Dialect::VmgexitV10, Arch::X86),
+        Situation {
+            orders: Orders { task: Task::SaveAfter(2), ..Orders::default() },
+            ..new("snapshot-in-a-conversion", |vm, seed| vm.create_vcpu(seed, in_pieces))
+        },
+    ]
+}
+
+/// Two slots of 4 and 2 MiB with a hole between them, and one of 1 MiB that has no private half.
+const PIECES: &[Part] = &[
+    Part { gpa: 0, bytes: 0x40_0000, has_private: true },
+    Part { gpa: 0x60_0000, bytes: 0x20_0000, has_private: true },
+    Part { gpa: 0x80_0000, bytes: 0x10_0000, has_private: false },
+];
+
+/// The next number that is free.
+const NEWER_HYPERCALL: u64 = 13;
+
+/// A newer kernel forwards one more hypercall.
+const RENUMBER: Rewrite = |_, _, page| {
+    if page.reason() == ExitReason::HYPERCALL {
+        let call: Hypercall = page.payload();
+        page.set_payload(&Hypercall { nr: NEWER_HYPERCALL, ..call });
+    }
+};
+
+/// Changes of attributes that the kernel has no memory for, or refuses.
+fn fail_changes(machine: &Machine) {
+    let plan = FaultPlan::new().with(Point::AttributeChange, 0, Fault::Fails(Errno::ENOMEM)).with(
+        Point::AttributeChange,
+        1,
+        Fault::Fails(Errno::EBUSY),
+    );
+    machine.vm.set_fault_plan(plan);
+}
+
+async fn map_gpa_range(cpu: &Cpu, gpa: u64, pages: u64, attributes: u64) -> Result<u64, GuestFault> {
+    cpu.vmmcall(MAP_GPA_RANGE, [gpa, pages, attributes, 0]).await
+}
+
+/// 2 MiB to private and back with the hint for large pages, 3 pages with it, and a bit that is reserved.
+async fn with_hints(cpu: Cpu) -> Result<(), GuestFault> {
+    for (gpa, pages, attributes) in
+        [(0x20_0000, 512, 0x11), (0x20_0000, 512, 0x01), (0x40_1000, 3, 0x11), (0x40_1000, 1, 0x30)]
+    {
+        map_gpa_range(&cpu, gpa, pages, attributes).await?;
+    }
+    Ok(())
+}
+
+/// Ranges that wrap in bytes, that are larger than all memory, and that end one page behind it.
+async fn too_long(cpu: Cpu) -> Result<(), GuestFault> {
+    for (gpa, pages) in [(0x1000, 1 << 52), (0, 1 << 51), (0xff_f000, 2)] {
+        for attributes in [0x10, 0] {
+            map_gpa_range(&cpu, gpa, pages, attributes).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Private, used, shared, used, private.
+async fn there_and_back(cpu: Cpu) -> Result<(), GuestFault> {
+    let page = Gpa(0x4000);
+    for (attributes, access) in [(0x10, Access::Private), (0, Access::Shared), (0x10, Access::Private)] {
+        map_gpa_range(&cpu, page.0, 2, attributes).await?;
+        cpu.write(page, b"used", access).await?;
+    }
+    Ok(())
+}
+
+/// Private at the end of one slot and at the start of the next, then all of both shared, with what lies around.
+async fn over_slots(cpu: Cpu) -> Result<(), GuestFault> {
+    for (gpa, pages, attributes) in
+        [(0x3f_0000, 0x10, 0x10), (0x60_0000, 0x10, 0x10), (0x3f_0000, 0x4e0, 0), (0x3f_0000, 0x220, 0x10)]
+    {
+        map_gpa_range(&cpu, gpa, pages, attributes).await?;
+    }
+    Ok(())
+}
+
+/// To shared, where a device is.
+async fn without_memory(cpu: Cpu) -> Result<(), GuestFault> {
+    map_gpa_range(&cpu, 0xfe00_0000, 4, 0).await.map(|_| ())
+}
+
+/// The same conversion twice, in both directions.
+async fn repeated(cpu: Cpu) -> Result<(), GuestFault> {
+    for attributes in [0x10, 0x10, 0, 0] {
+        map_gpa_range(&cpu, 0x4000, 4, attributes).await?;
+    }
+    Ok(())
+}
+
+/// Ranges that overlap those of the other vCPU, in the other direction.
+async fn overlapping(cpu: Cpu) -> Result<(), GuestFault> {
+    let (gpa, attributes) = if cpu.id() == 0 { (0x4000, [0x10, 0]) } else { (0x6000, [0, 0x10]) };
+    for turn in 0..6 {
+        map_gpa_range(&cpu, gpa, 4, attributes[turn % 2]).await?;
+    }
+    Ok(())
+}
+
+/// One page to shared, four times, by the MSR protocol.
+async fn again_and_again(cpu: Cpu) -> Result<(), GuestFault> {
+    for _ in 0..4 {
+        cpu.vmgexit(MsrRequest::psc(Gfn(0x200), operation::SHARED)).await?;
+    }
+    Ok(())
+}
+
+/// 2 MiB from an address on that is not aligned so.
+async fn unaligned(cpu: Cpu) -> Result<(), GuestFault> {
+    let ghcb = Ghcb::set_up(&cpu, Gpa(0x2000)).await?;
+    ghcb.page_state_change(&cpu, &[Entry::new(Gfn(0x201).0, operation::SHARED, true)]).await.map(|_| ())
+}
+
+/// One request that takes four exits.
+async fn in_pieces(cpu: Cpu) -> Result<(), GuestFault> {
+    let ghcb = Ghcb::set_up(&cpu, Gpa(0x2000)).await?;
+    let entries: Vec<_> = (0..4)
+        .map(|index| Entry::new(page_at(Gpa(0x20_0000), 3 * index).gfn().0, operation::SHARED, false))
+        .collect();
+    ghcb.page_state_change(&cpu, &entries).await.map(|_| ())
+}

@@ -1,0 +1,21 @@
+//! The scenarios, by what they are about.
+
+mod conversions;
+mod events;
+mod faults;
+mod runs;
+mod snapshots;
+mod tds;
+
+use super::situation::Situation;
+
+/// All of them.
+pub(super) fn all() -> Vec<Situation> {
+    let mut all = events::all();
+    all.extend(conversions::all());
+    all.extend(faults::all());
+    all.extend(snapshots::all());
+    all.extend(tds::all());
+    all.extend(runs::all());
+    all
+}

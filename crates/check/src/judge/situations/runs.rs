@@ -1,0 +1,85 @@
+//! `KVM_RUN` itself, and what a VMM knows of the kernel it runs on.
+
+use crate::judge::machine::Machine;
+use crate::judge::situation::{Rewrite, Situation};
+use crate::programs::{plain, termination};
+use exeunt_abi::kvm::run::{ExitReason, Hypercall, MAP_GPA_RANGE};
+use exeunt_abi::kvm::vm_type::VmType;
+use exeunt_abi::{Arch, Dialect, Gpa};
+use exeunt_model::guest::{Access, Cpu, GuestFault};
+use exeunt_model::{Fault, FaultPlan, Point};
+
+pub(super) fn all() -> Vec<Situation> {
+    let new = Situation::new;
+    vec![
+        Situation {
+            later: Some(NEWER_EXIT),
+            ..new("unknown-exit", VmType::Default, |vm, seed| vm.create_vcpu(seed, plain::port_io))
+        },
+        Situation {
+            prepare: Some(interrupt),
+            ..new("interrupted", VmType::SwProtected, |vm, seed| vm.create_vcpu(seed, convert_and_touch))
+        },
+        Situation {
+            raced: Some(|page| {
+                if page.reason() == ExitReason::HYPERCALL {
+                    let mut call: Hypercall = page.payload();
+                    call.args[0] = OTHER_PAGE;
+                    page.set_payload(&call);
+                }
+            }),
+            ..new("page-that-changes", VmType::SwProtected, |vm, seed| {
+                vm.create_vcpu(seed, convert_and_touch)
+            })
+        },
+        Situation {
+            vcpus: 2,
+            ..new("shutdown-of-one", VmType::Default, |vm, seed| vm.create_vcpu(seed, shut_down_the_second))
+        },
+        new("run-fails-with-einval", VmType::SevEs, |vm, seed| vm.create_vcpu(seed, termination::by_msr))
+            .on(Dialect::Linux5_17, Arch::X86),
+        new("old-kernel", VmType::Default, |vm, seed| vm.create_vcpu(seed, plain::port_io))
+            .on(Dialect::Linux5_10, Arch::X86),
+    ]
+}
+
+/// The first number that no kernel has given to an exit.
+const UNKNOWN_EXIT: u32 = 0x40;
+/// What another thread puts in the place of the address.
+const OTHER_PAGE: u64 = 0x9000;
+
+/// A newer kernel has one more reason for an exit, and brings bytes with it.
+const NEWER_EXIT: Rewrite = |run, _, page| {
+    if run == 2 {
+        page.exit_reason = UNKNOWN_EXIT;
+        page.set_bytes(0, &0x1122_3344_5566_7788u64.to_le_bytes());
+    }
+};
+
+/// Signals, one of them right after an answer.
+fn interrupt(machine: &Machine) {
+    let plan =
+        [2, 4, 5].into_iter().fold(FaultPlan::new(), |plan, nth| plan.with(Point::Act, nth, Fault::Signal));
+    machine.vm.set_fault_plan(plan);
+}
+
+/// Makes a page private and shared again, and uses it between.
+async fn convert_and_touch(cpu: Cpu) -> Result<(), GuestFault> {
+    for (attributes, access) in [(0x10, Access::Private), (0, Access::Shared)] {
+        cpu.vmmcall(MAP_GPA_RANGE, [0x4000, 1, attributes, 0]).await?;
+        cpu.write(Gpa(0x4000), b"used", access).await?;
+        cpu.read(Gpa(0x4000), 4, access).await?;
+    }
+    Ok(())
+}
+
+/// The first vCPU works on when the second is shut down.
+async fn shut_down_the_second(cpu: Cpu) -> Result<(), GuestFault> {
+    if cpu.id() == 1 {
+        cpu.triple_fault().await;
+    }
+    for _ in 0..20 {
+        cpu.port_out(0x80, 1, 1).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,198 @@
+//! What crossed the boundary, in order, and nothing else: this is all that a checker sees.
+
+use exeunt_abi::kvm::caps::Cap;
+use exeunt_abi::kvm::events::VcpuEvents;
+use exeunt_abi::kvm::run::RunPage;
+use exeunt_abi::{Errno, Gpa};
+use exeunt_proto::conversion::{PageRange, PageState};
+use exeunt_proto::exit::Entered;
+use exeunt_proto::host::{Action, Backing};
+
+/// One crossing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Which VM: 0, or 1 for the target of a migration.
+    pub machine: u8,
+    /// What crossed.
+    pub crossing: Crossing,
+}
+
+/// What crosses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Crossing {
+    /// `KVM_CHECK_EXTENSION` on the VM.
+    CheckExtension {
+        /// The capability.
+        cap: Cap,
+        /// 0 if it is missing.
+        value: u64,
+    },
+    /// `KVM_ENABLE_CAP`.
+    EnableCap {
+        /// The capability.
+        cap: Cap,
+        /// Its first argument.
+        argument: u64,
+        /// How it ended.
+        result: Result<(), Errno>,
+    },
+    /// `KVM_GET_DEVICE_ATTR` on `/dev/kvm`, in the group of SEV.
+    SevAttribute {
+        /// The attribute.
+        attribute: u64,
+        /// Its value.
+        result: Result<u64, Errno>,
+    },
+    /// `KVM_SEV_SNP_ENABLE_REQ_CERTS`.
+    EnableReqCerts {
+        /// How it ended.
+        result: Result<(), Errno>,
+    },
+    /// `KVM_CREATE_VCPU`.
+    CreateVcpu {
+        /// How it ended.
+        result: Result<(), Errno>,
+    },
+    /// `KVM_RUN`.
+    Run(Box<Run>),
+    /// Something done to memory.
+    Effect {
+        /// What.
+        effect: Effect,
+        /// How it ended.
+        result: Result<(), Errno>,
+    },
+    /// `KVM_GET_VCPU_EVENTS`.
+    GetEvents {
+        /// Which vCPU.
+        vcpu: u64,
+        /// What it reported.
+        result: Result<VcpuEvents, Errno>,
+    },
+    /// `KVM_SET_VCPU_EVENTS`.
+    SetEvents {
+        /// Which vCPU.
+        vcpu: u64,
+        /// What was set.
+        events: VcpuEvents,
+        /// How it ended.
+        result: Result<(), Errno>,
+    },
+    /// A call at the certificate file.
+    CertFile(FileCall),
+}
+
+/// One `KVM_RUN`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Which vCPU.
+    pub vcpu: u64,
+    /// With `immediate_exit`.
+    pub immediate: bool,
+    /// The page when it was entered: the answer to the exit before.
+    pub before: RunPage,
+    /// What the ioctl returned.
+    pub entered: Entered,
+    /// The page when it came back.
+    pub after: RunPage,
+}
+
+/// A call at the file that holds the certificates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileCall {
+    /// Somebody else holds the lock: it is not had.
+    Refused,
+    /// The lock is had.
+    Locked,
+    /// The content was read: which edition.
+    Read(u32),
+    /// The lock is given back.
+    Unlocked,
+}
+
+/// Something done to memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// `KVM_SET_MEMORY_ATTRIBUTES`.
+    Attributes {
+        /// Which pages.
+        range: PageRange,
+        /// What they become.
+        to: PageState,
+    },
+    /// A hole is punched.
+    Discard {
+        /// Which pages.
+        range: PageRange,
+        /// Which of their two memories.
+        backing: Backing,
+    },
+    /// Bytes for the guest.
+    Write {
+        /// Where.
+        gpa: Gpa,
+        /// What.
+        bytes: Vec<u8>,
+    },
+}
+
+impl Effect {
+    /// What an action does to memory, if it is one of those.
+    pub(super) fn of(action: &Action<'_>) -> Option<Self> {
+        Some(match action {
+            Action::SetAttributes { range, to } => Self::Attributes { range: *range, to: *to },
+            Action::Discard { range, backing } => Self::Discard { range: *range, backing: *backing },
+            Action::WriteGuest { gpa, bytes } => Self::Write { gpa: *gpa, bytes: bytes.to_vec() },
+            _ => return None,
+        })
+    }
+
+    pub(super) fn action(&self) -> Action<'_> {
+        match self {
+            Self::Attributes { range, to } => Action::SetAttributes { range: *range, to: *to },
+            Self::Discard { range, backing } => Action::Discard { range: *range, backing: *backing },
+            Self::Write { gpa, bytes } => Action::WriteGuest { gpa: *gpa, bytes },
+        }
+    }
+
+    /// The pages that it touches.
+    pub(super) fn range(&self) -> Option<PageRange> {
+        match self {
+            Self::Attributes { range, .. } | Self::Discard { range, .. } => Some(*range),
+            Self::Write { .. } => None,
+        }
+    }
+}
+
+/// How a VMM ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct End {
+    /// As its parent sees it.
+    pub status: Status,
+    /// What it said.
+    pub text: String,
+}
+
+/// How a VMM ended, as its parent sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// The guest is done, or shut down as it wanted.
+    Success,
+    /// Something is wrong, and the text says what.
+    Failure,
+    /// The guest is started anew.
+    Reset,
+    /// The VMM did not end by its own will.
+    Crashed,
+    /// The VMM did not end.
+    Hung,
+}
+
+/// All that crossed the boundary, up to the end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transcript {
+    /// In order.
+    pub records: Vec<Record>,
+    /// The end.
+    pub end: End,
+}

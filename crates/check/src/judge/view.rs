@@ -1,0 +1,191 @@
+//! A transcript as checkers look at it: exit by exit, with what was done about each.
+
+use super::bench::Trial;
+use super::transcript::{Crossing, Effect, Run, Status};
+use exeunt_abi::{Errno, Gpa, Kernel};
+use exeunt_proto::conversion::{PageRange, PageState};
+use exeunt_proto::exit::{DecodeError, Exit, Hypercall, decode};
+
+/// What a rule was broken by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The number of the `KVM_RUN`, from 1; 0 for what came before the first.
+    pub exit: usize,
+    /// What the rule asks for.
+    pub expected: String,
+    /// What crossed the boundary instead.
+    pub seen: String,
+}
+
+/// Whether a rule bit at all, or what broke it.
+pub(super) type Judgement = Result<bool, Finding>;
+
+/// An exit, and what was done about it.
+pub(super) struct ExitView<'a> {
+    /// From 1.
+    pub(super) number: usize,
+    pub(super) machine: u8,
+    pub(super) run: &'a Run,
+    pub(super) meaning: Result<Exit, DecodeError>,
+    /// Up to the next entry of any vCPU.
+    pub(super) effects: Vec<(&'a Effect, Result<(), Errno>)>,
+    /// The next entry of the same vCPU, which hands the answer over.
+    pub(super) answer: Option<&'a Run>,
+}
+
+/// A transcript, exit by exit.
+pub(super) struct View<'a> {
+    pub(super) trial: &'a Trial,
+    pub(super) exits: Vec<ExitView<'a>>,
+}
+
+impl<'a> View<'a> {
+    pub(super) fn new(trial: &'a Trial) -> Self {
+        let mut exits: Vec<ExitView<'a>> = Vec::new();
+        for record in &trial.transcript.records {
+            match &record.crossing {
+                Crossing::Run(run) => {
+                    let machine = record.machine;
+                    let same =
+                        |exit: &&mut ExitView<'_>| exit.machine == machine && exit.run.vcpu == run.vcpu;
+                    if let Some(before) = exits.iter_mut().rev().find(same) {
+                        before.answer = Some(run);
+                    }
+                    let meaning = decode(run.entered, &run.after, kernel_of(trial, machine));
+                    let number = exits.len().saturating_add(1);
+                    exits.push(ExitView { number, machine, run, meaning, effects: Vec::new(), answer: None });
+                }
+                Crossing::Effect { effect, result } => {
+                    if let Some(exit) = exits.last_mut() {
+                        exit.effects.push((effect, *result));
+                    }
+                }
+                _ => {}
+            }
+        }
+        Self { trial, exits }
+    }
+
+    pub(super) fn kernel(&self) -> Kernel {
+        self.trial.situation.kernel
+    }
+
+    pub(super) fn status(&self) -> Status {
+        self.trial.transcript.end.status
+    }
+
+    pub(super) fn text(&self) -> &str {
+        &self.trial.transcript.end.text
+    }
+
+    pub(super) fn crossings(&self) -> impl Iterator<Item = (u8, &'a Crossing)> {
+        self.trial.transcript.records.iter().map(|record| (record.machine, &record.crossing))
+    }
+
+    /// Judges each exit that is chosen. None chosen means that the rule did not bite.
+    pub(super) fn each<T>(
+        &self,
+        choose: impl Fn(&ExitView<'a>) -> Option<T>,
+        judge: impl Fn(&ExitView<'a>, T) -> Result<(), Finding>,
+    ) -> Judgement {
+        let mut bit = false;
+        for exit in &self.exits {
+            if let Some(chosen) = choose(exit) {
+                judge(exit, chosen)?;
+                bit = true;
+            }
+        }
+        Ok(bit)
+    }
+
+    /// The parts of a range that have a private half.
+    pub(super) fn parts(&self, range: PageRange) -> Vec<PageRange> {
+        let parts = self.trial.situation.memory.iter().filter(|part| part.has_private);
+        parts
+            .filter_map(|part| PageRange::new(Gpa(part.gpa).gfn(), part.bytes / 4096)?.intersect(range))
+            .collect()
+    }
+
+    /// Whether memory is behind all of a range.
+    pub(super) fn has_memory(&self, range: PageRange) -> bool {
+        let pages: u64 = self
+            .trial
+            .situation
+            .memory
+            .iter()
+            .filter_map(|part| PageRange::new(Gpa(part.gpa).gfn(), part.bytes / 4096)?.intersect(range))
+            .map(PageRange::pages)
+            .sum();
+        pages == range.pages()
+    }
+
+    /// The exit ends the VM: nothing is done about it, no vCPU is entered again, and the VMM says that something is wrong.
+    pub(super) fn ends_here(&self, exit: &ExitView<'_>) -> Result<(), Finding> {
+        if let Some((effect, _)) = exit.effects.first() {
+            return Err(exit.finding("nothing is done about it", format!("{effect:x?}")));
+        }
+        if self.exits.len() > exit.number {
+            return Err(exit.finding("no vCPU is entered again", "KVM_RUN"));
+        }
+        if self.status() != Status::Failure {
+            let seen = format!("{:?}: {}", self.status(), self.text());
+            return Err(exit.finding("the VMM ends, and says that something is wrong", seen));
+        }
+        Ok(())
+    }
+
+    /// As [`View::ends_here`], and the text holds a number.
+    pub(super) fn ends_with_number(&self, exit: &ExitView<'_>, number: u64) -> Result<(), Finding> {
+        self.ends_here(exit)?;
+        if names_number(self.text(), number) {
+            return Ok(());
+        }
+        Err(exit.finding(format!("the text names {number:#x}"), self.text()))
+    }
+}
+
+fn kernel_of(trial: &Trial, machine: u8) -> Kernel {
+    let kernel = trial.situation.kernel;
+    if machine == 0 { kernel } else { trial.situation.target.unwrap_or(kernel) }
+}
+
+impl ExitView<'_> {
+    pub(super) fn finding(&self, expected: impl Into<String>, seen: impl Into<String>) -> Finding {
+        Finding { exit: self.number, expected: expected.into(), seen: seen.into() }
+    }
+
+    /// A forwarded hypercall.
+    pub(super) fn hypercall(&self) -> Option<Hypercall> {
+        match self.meaning {
+            Ok(Exit::Hypercall(call)) => Some(call),
+            _ => None,
+        }
+    }
+
+    /// `hypercall.ret` of the answer.
+    pub(super) fn ret(&self) -> Option<u64> {
+        let call: exeunt_abi::kvm::run::Hypercall = self.answer?.before.payload();
+        Some(call.ret)
+    }
+
+    /// The changes of attributes.
+    pub(super) fn changes(&self) -> impl Iterator<Item = (PageRange, PageState)> {
+        self.effects.iter().filter_map(|(effect, _)| match effect {
+            Effect::Attributes { range, to } => Some((*range, *to)),
+            _ => None,
+        })
+    }
+
+    /// Every effect was had.
+    pub(super) fn all_done(&self) -> bool {
+        self.effects.iter().all(|(_, result)| result.is_ok())
+    }
+}
+
+/// Whether a text holds a number, decimal or hexadecimal, as a word of its own.
+pub(super) fn names_number(text: &str, number: u64) -> bool {
+    text.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| {
+        let hex = word.strip_prefix("0x").unwrap_or(word);
+        word.parse() == Ok(number) || u64::from_str_radix(hex, 16) == Ok(number)
+    })
+}
