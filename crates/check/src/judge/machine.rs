@@ -11,6 +11,7 @@ use exeunt_abi::kvm::memory::MEMORY_ATTRIBUTE_PRIVATE;
 use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::{Errno, Gpa, Kernel};
 use exeunt_model::{Firmware, Host, Kvm, Slot, SparseMemory, Vcpu, Vm};
+use exeunt_proto::certs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -236,3 +237,27 @@ impl std::fmt::Debug for CertFile {
         f.debug_struct("CertFile").finish_non_exhaustive()
     }
 }
+
+/// Bytes of each certificate: three of them and the directory need three pages.
+const CERTIFICATE_BYTES: u32 = 3_500;
+
+/// The file's content, by edition: a directory of three certificates, which say what they are.
+pub(super) fn table(edition: u32) -> Vec<u8> {
+    let guids = [certs::VCEK, certs::ASK, certs::ARK];
+    let mut directory = Vec::new();
+    let mut content = Vec::new();
+    for (guid, offset) in guids.into_iter().zip((DIRECTORY_BYTES..).step_by(CERTIFICATE_BYTES as usize)) {
+        directory.extend_from_slice(&guid.0);
+        directory.extend_from_slice(&offset.to_le_bytes());
+        directory.extend_from_slice(&CERTIFICATE_BYTES.to_le_bytes());
+        let mut text = format!("SIMULATED {guid}, edition {edition}. ").into_bytes();
+        text.resize(CERTIFICATE_BYTES as usize, b'.');
+        content.append(&mut text);
+    }
+    directory.resize(DIRECTORY_BYTES as usize, 0);
+    directory.append(&mut content);
+    directory
+}
+
+/// Three entries, and the one of zeroes that ends them.
+const DIRECTORY_BYTES: u32 = 4 * 24;

@@ -7,6 +7,7 @@ mod bench;
 mod checkers;
 mod machine;
 mod ours;
+mod pages;
 mod port;
 mod situation;
 mod situations;

@@ -1,24 +1,25 @@
 //! Our VMM half under judgement: the one file that knows the service.
 
 use super::bench::Bench;
-use super::machine::Machine;
+use super::machine::{CertFile, Machine, table};
 use super::port::{JudgedHost, JudgedVcpu};
 use super::situation::Task;
 use super::transcript::{End, Status};
-use super::twist::EnableCerts;
-use exeunt::convert::{MemoryMap, MemorySlot};
+use super::twist::{EnableCerts, FileHabit};
+use crate::known::guest_memory;
+use exeunt::certs::{Certificates, CheckedTable, Guard, Lease, Provider, Unavailable};
+use exeunt::memory::MemoryOptions;
 use exeunt::policy::{EventPolicy, FaultPolicy};
 use exeunt::run::step_observed;
 use exeunt::snapshot::SavedEvents;
 use exeunt::{Policy, Stop, Watch, drain};
-use exeunt_abi::Gpa;
 use exeunt_abi::kvm::caps::Cap;
 use exeunt_abi::kvm::device_attr::sev_attr;
 use exeunt_abi::kvm::run::MAP_GPA_RANGE;
 use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_model::Rng;
-use exeunt_proto::conversion::PageRange;
 use exeunt_proto::exit::EventType;
+use std::sync::{Arc, OnceLock};
 
 /// A VM that can run.
 struct Ready {
@@ -89,11 +90,7 @@ fn set_up(bench: &Bench<'_>, machine: &Machine) -> Result<Ready, String> {
 }
 
 fn policy(bench: &Bench<'_>, machine: &Machine) -> Result<Policy, String> {
-    let slots = machine.memory().iter().filter_map(|part| {
-        let range = PageRange::new(Gpa(part.gpa).gfn(), part.bytes / 4096)?;
-        Some(MemorySlot { range, has_private: part.has_private && machine.vm_type().has_private_memory() })
-    });
-    let memory = MemoryMap::new(slots).map_err(|error| error.to_string())?;
+    let memory = guest_memory(&machine.vm, MemoryOptions::default())?;
     let mut policy = Policy::new(memory);
     let orders = bench.situation.orders;
     if orders.convert_faults {
@@ -101,6 +98,10 @@ fn policy(bench: &Bench<'_>, machine: &Machine) -> Result<Policy, String> {
     }
     if orders.ignore_events {
         [policy.shutdown, policy.reset, policy.crash] = [EventPolicy::Ignore; 3];
+    }
+    if orders.certificates {
+        let file = Arc::new(machine.cert_file());
+        policy.certificates = Certificates::From(Arc::new(FileProvider { file, kept: OnceLock::new() }));
     }
     Ok(policy)
 }
@@ -179,5 +180,58 @@ impl From<&Stop> for End {
             _ => Status::Failure,
         };
         Self { status, text: stop.to_string() }
+    }
+}
+
+/// How often the lock of the file is tried for one request.
+const TRIES: u32 = 8;
+
+/// Certificates out of a file that somebody else may change, under a lock.
+#[derive(Debug)]
+struct FileProvider {
+    file: Arc<CertFile>,
+    /// What a VMM keeps that reads the file once.
+    kept: OnceLock<Arc<CheckedTable>>,
+}
+
+impl Provider for FileProvider {
+    fn lease(&self) -> Result<Lease, Unavailable> {
+        let habit = self.file.habit();
+        if let (FileHabit::ReadOnce, Some(kept)) = (habit, self.kept.get()) {
+            return Ok(Lease::of(Arc::clone(kept)));
+        }
+        if habit != FileHabit::NoLock {
+            let mut tries = 1;
+            while !self.file.try_lock() {
+                if !self.file.may_wait() || (tries >= TRIES && habit != FileHabit::Forever) {
+                    return Err(Unavailable::Busy);
+                }
+                tries = tries.saturating_add(1);
+            }
+        }
+        let bytes = table(self.file.read());
+        let table = Arc::new(CheckedTable::new(bytes).map_err(|_| Unavailable::Broken)?);
+        match habit {
+            FileHabit::NoLock => return Ok(Lease::of(table)),
+            FileHabit::EarlyUnlock => {
+                self.file.unlock();
+                return Ok(Lease::of(table));
+            }
+            FileHabit::ReadOnce => drop(self.kept.set(Arc::clone(&table))),
+            FileHabit::Right | FileHabit::Forever => {}
+        }
+        Ok(Lease::guarded(table, FileLock(Arc::clone(&self.file))))
+    }
+}
+
+/// The lock is given back when this is dropped.
+#[derive(Debug)]
+struct FileLock(Arc<CertFile>);
+
+impl Guard for FileLock {}
+
+impl Drop for FileLock {
+    fn drop(&mut self) {
+        self.0.unlock();
     }
 }

@@ -1,10 +1,12 @@
 //! A transcript as checkers look at it: exit by exit, with what was done about each.
 
 use super::bench::Trial;
-use super::transcript::{Crossing, Effect, Run, Status};
+use super::pages::Pages;
+use super::transcript::{Crossing, Effect, FileCall, Run, Status};
 use exeunt_abi::{Errno, Gpa, Kernel};
 use exeunt_proto::conversion::{PageRange, PageState};
 use exeunt_proto::exit::{DecodeError, Exit, Hypercall, decode};
+use std::rc::Rc;
 
 /// What a rule was broken by.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +31,10 @@ pub(super) struct ExitView<'a> {
     pub(super) meaning: Result<Exit, DecodeError>,
     /// Up to the next entry of any vCPU.
     pub(super) effects: Vec<(&'a Effect, Result<(), Errno>)>,
+    /// What was done at the certificate file meanwhile.
+    pub(super) file: Vec<FileCall>,
+    /// What the pages were when the exit came.
+    pub(super) pages: Rc<Pages>,
     /// The next entry of the same vCPU, which hands the answer over.
     pub(super) answer: Option<&'a Run>,
 }
@@ -42,6 +48,7 @@ pub(super) struct View<'a> {
 impl<'a> View<'a> {
     pub(super) fn new(trial: &'a Trial) -> Self {
         let mut exits: Vec<ExitView<'a>> = Vec::new();
+        let mut now = Rc::new(Pages::launched(&trial.situation));
         for record in &trial.transcript.records {
             match &record.crossing {
                 Crossing::Run(run) => {
@@ -53,11 +60,19 @@ impl<'a> View<'a> {
                     }
                     let meaning = decode(run.entered, &run.after, kernel_of(trial, machine));
                     let number = exits.len().saturating_add(1);
-                    exits.push(ExitView { number, machine, run, meaning, effects: Vec::new(), answer: None });
+                    let pages = Rc::clone(&now);
+                    let (effects, file, answer) = Default::default();
+                    exits.push(ExitView { number, machine, run, meaning, effects, file, pages, answer });
                 }
                 Crossing::Effect { effect, result } => {
+                    Rc::make_mut(&mut now).note(effect, result.is_ok());
                     if let Some(exit) = exits.last_mut() {
                         exit.effects.push((effect, *result));
+                    }
+                }
+                Crossing::CertFile(call) => {
+                    if let Some(exit) = exits.last_mut() {
+                        exit.file.push(*call);
                     }
                 }
                 _ => {}
@@ -176,9 +191,11 @@ impl ExitView<'_> {
         })
     }
 
-    /// Every effect was had.
-    pub(super) fn all_done(&self) -> bool {
-        self.effects.iter().all(|(_, result)| result.is_ok())
+    /// What the pages are after all that was done.
+    pub(super) fn pages_after(&self) -> Pages {
+        let mut pages = (*self.pages).clone();
+        self.effects.iter().for_each(|(effect, result)| pages.note(effect, result.is_ok()));
+        pages
     }
 }
 

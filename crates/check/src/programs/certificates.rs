@@ -14,10 +14,10 @@ const GHCB: Gpa = Gpa(0x2000);
 /// The request page; the response page follows, then the buffer for certificates.
 const REQUEST: Gpa = Gpa(0x10_0000);
 /// Pages of the buffer that the guest shares with the host.
-const BUFFER_PAGES: u64 = 4;
+pub(crate) const BUFFER_PAGES: u64 = 4;
 
 /// A GHCB and shared pages for request, response and certificates.
-async fn set_up(cpu: &Cpu) -> Result<Ghcb, GuestFault> {
+pub(crate) async fn set_up(cpu: &Cpu) -> Result<Ghcb, GuestFault> {
     let ghcb = Ghcb::set_up(cpu, GHCB).await?;
     let entries: Vec<_> = (0..BUFFER_PAGES + 2)
         .map(|index| Entry::new(page_at(REQUEST, index).gfn().0, operation::SHARED, false))
@@ -28,8 +28,13 @@ async fn set_up(cpu: &Cpu) -> Result<Ghcb, GuestFault> {
 }
 
 /// Asks with room for `pages` pages.
-async fn ask(cpu: &Cpu, ghcb: &Ghcb, pages: u64) -> Result<Answer, GuestFault> {
-    let [response, buffer] = [page_at(REQUEST, 1), page_at(REQUEST, 2)];
+pub(crate) async fn ask(cpu: &Cpu, ghcb: &Ghcb, pages: u64) -> Result<Answer, GuestFault> {
+    ask_at(cpu, ghcb, page_at(REQUEST, 2), pages).await
+}
+
+/// Asks with room for `pages` pages at an address.
+pub(crate) async fn ask_at(cpu: &Cpu, ghcb: &Ghcb, buffer: Gpa, pages: u64) -> Result<Answer, GuestFault> {
+    let response = page_at(REQUEST, 1);
     let fields = [(page::RAX, buffer.0), (page::RBX, pages)];
     let answer = ghcb.request(cpu, EXT_GUEST_REQUEST, [REQUEST.0, response.0], &fields).await?;
     cpu.saw(|| {

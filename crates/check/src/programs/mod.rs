@@ -2,7 +2,7 @@
 //! do the same, so a scenario runs on either kernel half.
 
 mod attestation;
-mod certificates;
+pub(crate) mod certificates;
 pub(crate) mod conversion;
 pub(crate) mod faults;
 pub(crate) mod plain;

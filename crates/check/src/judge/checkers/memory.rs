@@ -6,7 +6,6 @@ use crate::judge::transcript::Effect;
 use crate::judge::view::{ExitView, Finding, Judgement, View};
 use exeunt_proto::conversion::{Conversion, PageRange, PageState};
 use exeunt_proto::host::Backing;
-use std::collections::BTreeMap;
 
 pub(super) const CHECKERS: &[(&str, Checker)] = &[
     ("HC-4", counts_small_pages),
@@ -28,13 +27,23 @@ fn done(exit: &ExitView<'_>) -> Option<Conversion> {
 }
 
 fn counts_small_pages(view: &View<'_>) -> Judgement {
-    view.each(done, |exit, Conversion { range, .. }| {
-        let expected = sum(view.parts(range).into_iter());
-        let seen = sum(exit.changes().map(|(range, _)| range));
-        if seen == expected {
-            return Ok(());
+    view.each(done, |exit, Conversion { range, to }| {
+        let more =
+            exit.changes().map(|(change, _)| change).find(|change| change.intersect(range) != Some(*change));
+        if let Some(change) = more {
+            return Err(exit.finding(
+                format!("{} pages of 4 KiB from {} on", range.pages(), range.gpa()),
+                change.to_string(),
+            ));
         }
-        Err(exit.finding(format!("{expected} pages of 4 KiB change"), format!("{seen}")))
+        let after = exit.pages_after();
+        match view.parts(range).into_iter().find(|part| !after.are(*part, to)) {
+            Some(part) => {
+                let seen = format!("{} of {} pages", after.count(part, to), part.pages());
+                Err(exit.finding(format!("all of {part} is {to}"), seen))
+            }
+            None => Ok(()),
+        }
     })
 }
 
@@ -72,11 +81,11 @@ pub(super) const fn left(to: PageState) -> Backing {
     }
 }
 
-/// After each change of attributes the memory that is not used any more is given back, and no other.
+/// After each change of attributes the memory that is not used any more is given back.
 fn gives_back(exit: &ExitView<'_>) -> Result<(), Finding> {
     for (at, (effect, result)) in exit.effects.iter().enumerate() {
         let Effect::Attributes { range, to } = effect else { continue };
-        if result.is_err() {
+        if result.is_err() || exit.pages.are(*range, *to) {
             continue;
         }
         let after = exit.effects.iter().skip(at).filter_map(|(effect, _)| match effect {
@@ -123,11 +132,10 @@ fn split(view: &View<'_>) -> Judgement {
                 ));
             }
         }
-        let changed = exit.changes().flat_map(|(change, _)| view.parts(change));
-        let (expected, changed) = (sum(parts.into_iter()), sum(changed));
-        match exit.ret() {
-            Some(0) if changed < expected => {
-                Err(exit.finding(format!("{expected} pages in all slots become {to}"), format!("{changed}")))
+        let after = exit.pages_after();
+        match parts.iter().find(|part| !after.are(**part, to)) {
+            Some(part) if exit.ret() == Some(0) => {
+                Err(exit.finding(format!("{part}, as the other parts, is {to}"), "it is not"))
             }
             _ => Ok(()),
         }
@@ -136,22 +144,20 @@ fn split(view: &View<'_>) -> Judgement {
 
 /// Memory that the pages use is never given back: a change that comes between another and its discard would do that.
 fn agreement(view: &View<'_>) -> Judgement {
-    let mut state: BTreeMap<u64, PageState> = BTreeMap::new();
     let mut vcpus = Vec::new();
     for exit in &view.exits {
         if conversion(exit).is_some() && !vcpus.contains(&exit.run.vcpu) {
             vcpus.push(exit.run.vcpu);
         }
         // What the pages are when the next vCPU is entered.
-        for (range, to) in exit.changes() {
-            (range.gfn().0..range.end().0).for_each(|gfn| drop(state.insert(gfn, to)));
-        }
+        let after = exit.pages_after();
         for (effect, _) in &exit.effects {
             let Effect::Discard { range, backing } = effect else { continue };
-            let is_used = |gfn: &u64| state.get(gfn).is_some_and(|state| left(*state) != *backing);
-            if let Some(gfn) = (range.gfn().0..range.end().0).find(is_used) {
+            let user = if *backing == Backing::Private { PageState::Private } else { PageState::Shared };
+            let used = after.count(*range, user);
+            if used > 0 {
                 let expected = "attributes and memory change under one lock: memory in use is not discarded";
-                return Err(exit.finding(expected, format!("{effect:x?}, and frame {gfn:#x} uses it")));
+                return Err(exit.finding(expected, format!("{effect:x?}, and {used} pages use it")));
             }
         }
     }

@@ -1,6 +1,7 @@
 //! A checker for each rule.
 
 mod abi;
+mod certs;
 mod conversions;
 mod events;
 mod faults;
@@ -21,6 +22,7 @@ pub(super) fn of(id: &str) -> Option<Checker> {
         conversions::CHECKERS,
         memory::CHECKERS,
         faults::CHECKERS,
+        certs::CHECKERS,
         snapshots::CHECKERS,
         tds::CHECKERS,
         runs::CHECKERS,

@@ -1,7 +1,7 @@
 //! TD: calls of TDs.
 
 use super::Checker;
-use super::conversions::conversion;
+use super::conversions::{conversion, is_done};
 use crate::judge::view::{ExitView, Judgement, View};
 use exeunt_abi::ghci::Status;
 use exeunt_abi::kvm::run::Tdx as Wire;
@@ -9,7 +9,6 @@ use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::{Errno, Gpa, PAGE_SIZE};
 use exeunt_proto::conversion::{PageRange, PageState};
 use exeunt_proto::exit::{Exit, TdxCall};
-use std::collections::BTreeSet;
 
 pub(super) const CHECKERS: &[(&str, Checker)] =
     &[("TD-1", unknown_is_left_alone), ("TD-2", quotes_are_checked), ("TD-3", vectors), ("TD-4", again)];
@@ -48,32 +47,20 @@ fn unknown_is_left_alone(view: &View<'_>) -> Judgement {
 }
 
 fn quotes_are_checked(view: &View<'_>) -> Judgement {
-    let mut shared: BTreeSet<u64> = BTreeSet::new();
-    let mut bit = false;
-    for exit in &view.exits {
-        if let Some(TdxCall::GetQuote { gpa, size_bytes }) = call(exit) {
-            bit = true;
-            let why = is_bad(view, gpa, size_bytes, &shared);
-            if let (Some(why), Some(Status::SUCCESS)) = (why, status(exit)) {
-                return Err(
-                    exit.finding(format!("an error for {size_bytes:#x} bytes at {gpa}: {why}"), "SUCCESS")
-                );
-            }
+    let choose = |exit: &ExitView<'_>| match call(exit)? {
+        TdxCall::GetQuote { gpa, size_bytes } => Some((gpa, size_bytes, status(exit)?)),
+        _ => None,
+    };
+    view.each(choose, |exit, (gpa, size_bytes, status)| match is_bad(view, exit, gpa, size_bytes) {
+        Some(why) if status == Status::SUCCESS => {
+            Err(exit.finding(format!("an error for {size_bytes:#x} bytes at {gpa}: {why}"), "SUCCESS"))
         }
-        for (range, to) in exit.changes() {
-            for gfn in range.gfn().0..range.end().0 {
-                match to {
-                    PageState::Shared => shared.insert(gfn),
-                    PageState::Private => shared.remove(&gfn),
-                };
-            }
-        }
-    }
-    Ok(bit)
+        _ => Ok(()),
+    })
 }
 
 /// What is wrong with a buffer.
-fn is_bad(view: &View<'_>, gpa: Gpa, size_bytes: u64, shared: &BTreeSet<u64>) -> Option<&'static str> {
+fn is_bad(view: &View<'_>, exit: &ExitView<'_>, gpa: Gpa, size_bytes: u64) -> Option<&'static str> {
     if !gpa.is_page_aligned() || size_bytes % PAGE_SIZE != 0 {
         return Some("it is not aligned");
     }
@@ -83,8 +70,7 @@ fn is_bad(view: &View<'_>, gpa: Gpa, size_bytes: u64, shared: &BTreeSet<u64>) ->
     if !view.has_memory(range) {
         return Some("it is not in memory");
     }
-    let is_private = |gfn: u64| !shared.contains(&gfn);
-    (range.gfn().0..range.end().0).any(is_private).then_some("it is private")
+    (!exit.pages.are(range, PageState::Shared)).then_some("it is private")
 }
 
 fn vectors(view: &View<'_>) -> Judgement {
@@ -109,7 +95,7 @@ fn again(view: &View<'_>) -> Judgement {
     let is_td = view.trial.situation.vm_type == VmType::Tdx;
     let is_passing = |errno: &Errno| matches!(*errno, Errno::EAGAIN | Errno::EINTR | Errno::ENOMEM);
     let choose = |exit: &ExitView<'_>| {
-        conversion(exit).filter(|_| is_td)?;
+        conversion(exit).filter(|conversion| is_td && !is_done(view, exit, *conversion))?;
         exit.effects.iter().filter_map(|(_, result)| result.err()).find(is_passing)
     };
     view.each(choose, |exit, errno| match exit.ret() {

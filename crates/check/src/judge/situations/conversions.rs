@@ -49,9 +49,9 @@ fn asked_by_ghcb() -> Vec<Situation> {
     vec![
         Situation {
             prepare: Some(fail_changes),
-            ..new("conversion-that-fails", |vm, seed| vm.create_vcpu(seed, again_and_again))
+            ..new("conversion-that-fails", |vm, seed| vm.create_vcpu(seed, until_it_is))
         },
-        new("conversion-on-6.12", |vm, seed| vm.create_vcpu(seed, again_and_again))
+        new("conversion-on-6.12", |vm, seed| vm.create_vcpu(seed, page_by_page))
             .on(Dialect::Linux6_12, Arch::X86),
         new("conversion-unaligned", |vm, seed| vm.create_vcpu(seed, unaligned))
             .on(Dialect::VmgexitV10, Arch::X86),
@@ -156,9 +156,17 @@ async fn overlapping(cpu: Cpu) -> Result<(), GuestFault> {
     Ok(())
 }
 
-/// One page to shared, four times, by the MSR protocol.
-async fn again_and_again(cpu: Cpu) -> Result<(), GuestFault> {
-    for _ in 0..4 {
+/// One page after the other to shared, by the MSR protocol.
+async fn page_by_page(cpu: Cpu) -> Result<(), GuestFault> {
+    for gfn in 0x200..0x204 {
+        cpu.vmgexit(MsrRequest::psc(Gfn(gfn), operation::SHARED)).await?;
+    }
+    Ok(())
+}
+
+/// One page to shared by the MSR protocol, until it is.
+async fn until_it_is(cpu: Cpu) -> Result<(), GuestFault> {
+    for _ in 0..3 {
         cpu.vmgexit(MsrRequest::psc(Gfn(0x200), operation::SHARED)).await?;
     }
     Ok(())

@@ -1,5 +1,6 @@
 //! The scenarios, by what they are about.
 
+mod certs;
 mod conversions;
 mod events;
 mod faults;
@@ -14,6 +15,7 @@ pub(super) fn all() -> Vec<Situation> {
     let mut all = events::all();
     all.extend(conversions::all());
     all.extend(faults::all());
+    all.extend(certs::all());
     all.extend(snapshots::all());
     all.extend(tds::all());
     all.extend(runs::all());

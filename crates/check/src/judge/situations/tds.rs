@@ -21,7 +21,7 @@ pub(super) fn all() -> Vec<Situation> {
         new("td-get-quote", |vm, seed| vm.create_vcpu(seed, ask_for_quotes)),
         new("td-event-notify", |vm, seed| vm.create_vcpu(seed, choose_vectors)),
         Situation {
-            prepare: Some(busy_once),
+            prepare: Some(short_once),
             ..new("td-conversion-again", |vm, seed| vm.create_vcpu(seed, tdx::convert))
         },
     ]
@@ -39,9 +39,9 @@ const NEWER_CALL: Rewrite = |_, _, page| {
     }
 };
 
-/// Somebody else is at the attributes, once.
-fn busy_once(machine: &Machine) {
-    machine.vm.set_fault_plan(FaultPlan::new().with(Point::AttributeChange, 0, Fault::Fails(Errno::EAGAIN)));
+/// There is no memory for a change of attributes, once.
+fn short_once(machine: &Machine) {
+    machine.vm.set_fault_plan(FaultPlan::new().with(Point::AttributeChange, 0, Fault::Fails(Errno::ENOMEM)));
 }
 
 /// A buffer that the TD has made shared.

@@ -1,0 +1,93 @@
+//! What the pages of a VM are, as the changes of attributes left them.
+
+use super::situation::Situation;
+use super::transcript::Effect;
+use exeunt_abi::kvm::vm_type::VmType;
+use exeunt_abi::{Gpa, PAGE_SIZE};
+use exeunt_proto::conversion::{PageRange, PageState};
+
+/// Runs of private pages, apart and in order. What is in none is shared.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Pages {
+    private: Vec<(u64, u64)>,
+}
+
+impl Pages {
+    /// After the launch: memory of guests with a reverse map and of TDs is private.
+    pub(super) fn launched(situation: &Situation) -> Self {
+        let mut pages = Self::default();
+        if matches!(situation.vm_type, VmType::Snp | VmType::Tdx) {
+            for part in situation.memory.iter().filter(|part| part.has_private) {
+                if let Some(range) = PageRange::new(Gpa(part.gpa).gfn(), part.bytes / PAGE_SIZE) {
+                    pages.set(range, PageState::Private);
+                }
+            }
+        }
+        pages
+    }
+
+    /// After a change.
+    pub(super) fn note(&mut self, effect: &Effect, succeeded: bool) {
+        if let (Effect::Attributes { range, to }, true) = (effect, succeeded) {
+            self.set(*range, *to);
+        }
+    }
+
+    fn set(&mut self, range: PageRange, to: PageState) {
+        let (start, end) = (range.gfn().0, range.end().0);
+        let outside = |(from, until): (u64, u64)| [(from, until.min(start)), (from.max(end), until)];
+        let mut private: Vec<_> =
+            self.private.iter().copied().flat_map(outside).filter(|(from, until)| from < until).collect();
+        if to == PageState::Private {
+            private.push((start, end));
+        }
+        private.sort_unstable();
+        self.private = private;
+    }
+
+    /// How many pages of a range have a state.
+    pub(super) fn count(&self, range: PageRange, state: PageState) -> u64 {
+        let inside = |(from, until): &(u64, u64)| {
+            (*until).min(range.end().0).saturating_sub((*from).max(range.gfn().0))
+        };
+        let private: u64 = self.private.iter().map(inside).sum();
+        match state {
+            PageState::Private => private,
+            PageState::Shared => range.pages().saturating_sub(private),
+        }
+    }
+
+    /// Whether all pages of a range have a state.
+    pub(super) fn are(&self, range: PageRange, state: PageState) -> bool {
+        self.count(range, state) == range.pages()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use exeunt_abi::Gfn;
+
+    #[test]
+    fn every_pair_of_changes_in_a_small_space_leaves_what_the_last_of_each_page_says() {
+        let ranges = || (0..5).flat_map(|gfn| (1..=5 - gfn).map(move |pages| (gfn, pages)));
+        let states = [PageState::Private, PageState::Shared];
+        for (first, second) in ranges().flat_map(|first| ranges().map(move |second| (first, second))) {
+            for to in [[states[0], states[0]], [states[0], states[1]], [states[1], states[0]]] {
+                let mut pages = Pages::default();
+                let mut each = [PageState::Shared; 5];
+                for ((gfn, count), to) in [first, second].into_iter().zip(to) {
+                    pages.set(PageRange::new(Gfn(gfn), count).unwrap(), to);
+                    (gfn..gfn + count).for_each(|gfn| each[usize::try_from(gfn).unwrap()] = to);
+                }
+                for (gfn, state) in (0..).zip(each) {
+                    let page = PageRange::new(Gfn(gfn), 1).unwrap();
+                    assert!(pages.are(page, state), "{first:?} {second:?} {to:?}: {gfn}");
+                }
+                let all = PageRange::new(Gfn(0), 5).unwrap();
+                let private = each.iter().filter(|state| **state == PageState::Private).count();
+                assert_eq!(pages.count(all, PageState::Private), private as u64);
+            }
+        }
+    }
+}
