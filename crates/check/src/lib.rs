@@ -7,7 +7,7 @@
 
 mod expect;
 pub mod explore;
-mod judge;
+pub mod judge;
 pub mod known;
 mod programs;
 mod readers;

@@ -3,17 +3,25 @@
 use crate::{Failure, print};
 use clap::ValueEnum;
 use exeunt_abi::Dialect;
+use exeunt_check::judge::{Judged, Verdict, WrongVmm, judge, wrong_vmms};
 use exeunt_check::rules::{self, Rule, Severity};
 use std::fmt::Write;
 use std::process::ExitCode;
 
-/// List the rules of the exit boundary, or show one with its source and the scenarios that drive a VMM to it.
+/// List the rules of the exit boundary, show one with its source and the scenarios that drive a VMM to it, or judge our
+/// VMM half by them.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   exeunt rules                     all of them
   exeunt rules HC                  those about hypercalls and conversions
   exeunt rules HC-2                one, with its source
-  exeunt rules --format json | jq -r '.[] | select(.severity == \"MUST\") | .id'")]
+  exeunt rules --check             judge our VMM half by all of them
+  exeunt rules HC-2 --vmms         those that are wrong on purpose and break it
+  exeunt rules HC-2 --check --vmm negative-errno
+                                   judge one that is wrong on purpose: the rule must notice
+  exeunt rules --format json | jq -r '.[] | select(.severity == \"MUST\") | .id'
+
+Exit status: 0 no MUST was broken, 1 one was, 2 nothing could be judged.")]
 pub(crate) struct Args {
     /// An id such as HC-2, or the letters of a group
     id: Option<String>,
@@ -21,6 +29,22 @@ pub(crate) struct Args {
     /// Only rules that hold for this kernel or proposal
     #[arg(long, value_parser = crate::run::parse_dialect)]
     dialect: Option<Dialect>,
+
+    /// List the VMMs that are wrong on purpose and break these rules
+    #[arg(long, conflicts_with = "check")]
+    vmms: bool,
+
+    /// Judge by these rules, on the software kernel
+    #[arg(long)]
+    check: bool,
+
+    /// Judge a VMM that is wrong on purpose, by its name
+    #[arg(long, value_name = "NAME", requires = "check")]
+    vmm: Option<String>,
+
+    /// What decides the order of vCPUs and what guests draw by chance
+    #[arg(long, default_value_t = 0, requires = "check")]
+    seed: u64,
 
     /// How to print
     #[arg(long, value_enum, default_value_t = Format::Text)]
@@ -47,16 +71,61 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
             _ => format!("no rule is named '{id}'; `exeunt rules` lists all"),
         });
     }
+    if args.vmms {
+        let breaks = |vmm: &WrongVmm| chosen.iter().any(|rule| vmm.breaks.contains(&rule.id.as_str()));
+        let vmms: Vec<_> = wrong_vmms().filter(breaks).collect();
+        print(&match args.format {
+            Format::Json => json(&vmms)?,
+            Format::Text => vmms.iter().fold(String::new(), |mut text, vmm| {
+                // Writing to a string does not fail.
+                let _ = writeln!(text, "{:<40} {:<12} {}", vmm.name, vmm.breaks.join(" "), vmm.what);
+                text
+            }),
+        })?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if args.check {
+        return check(args, &chosen);
+    }
     let text = match (args.format, chosen.as_slice()) {
-        (Format::Json, chosen) => {
-            let json = serde_json::to_string_pretty(chosen).map_err(|error| error.to_string())?;
-            format!("{json}\n")
-        }
+        (Format::Json, chosen) => json(&chosen)?,
         (Format::Text, [rule]) => details(rule),
         (Format::Text, chosen) => list(chosen),
     };
     print(&text)?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn json(value: &impl serde::Serialize) -> Result<String, Failure> {
+    let json = serde_json::to_string_pretty(value).map_err(|error| error.to_string())?;
+    Ok(json + "\n")
+}
+
+fn check(args: &Args, chosen: &[&Rule]) -> Result<ExitCode, Failure> {
+    let is_chosen = |rule: &Rule| chosen.iter().any(|chosen| chosen.id == rule.id);
+    let judged = judge(args.vmm.as_deref(), is_chosen, args.seed).map_err(|error| error.to_string())?;
+    print(&match args.format {
+        Format::Json => json(&judged)?,
+        Format::Text => report(&judged),
+    })?;
+    let has_failed = judged.iter().any(|judged| matches!(judged.verdict, Verdict::Failed(_)));
+    Ok(ExitCode::from(u8::from(has_failed)))
+}
+
+fn report(judged: &[Judged]) -> String {
+    let count = |is: fn(&Verdict) -> bool| judged.iter().filter(|judged| is(&judged.verdict)).count();
+    let lines = judged.iter().fold(String::new(), |mut text, judged| {
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "{}", plain(&judged.to_string()));
+        text
+    });
+    format!(
+        "{lines}\n{} passed, {} failed, {} warned, {} not exercised\n",
+        count(|verdict| matches!(verdict, Verdict::Passed)),
+        count(|verdict| matches!(verdict, Verdict::Failed(_))),
+        count(|verdict| matches!(verdict, Verdict::Warned(_))),
+        count(|verdict| matches!(verdict, Verdict::NotExercised)),
+    )
 }
 
 /// `HC-2` is one rule, `HC` a group.

@@ -72,18 +72,9 @@ impl Machine {
         Ok(Self { vm, user, situation, kernel, tape: tape.clone(), index, stale, seed })
     }
 
-    /// The kernel, as far as the VMM knows.
-    pub(super) fn kernel(&self) -> Kernel {
-        if self.index == 0 { self.situation.told.unwrap_or(self.kernel) } else { self.kernel }
-    }
-
+    /// The type that it was made with.
     pub(super) fn vm_type(&self) -> VmType {
         self.situation.vm_type
-    }
-
-    /// The memory, which the VMM has made.
-    pub(super) fn memory(&self) -> &'static [Part] {
-        self.situation.memory
     }
 
     /// `KVM_CHECK_EXTENSION`.

@@ -1,10 +1,16 @@
 //! The judge: is a VMM right at the exit boundary?
 //!
-//! A scenario (`situation`) drives a VMM half to where a rule bites. Everything that crosses the boundary is recorded
-//! (`transcript`), and a checker for each rule looks at that and at nothing else.
+//! A scenario drives a VMM half to where a rule of [`crate::rules`] bites. Everything that crosses the boundary is
+//! recorded, and a checker for each rule looks at that and at nothing else: ioctls and their bytes, answers in the run
+//! page, what is done to memory and to the certificate file, and how the VMM ends. So the same checkers can judge a
+//! VMM whose inside nobody sees.
+//!
+//! That they bite is shown by VMMs that are wrong on purpose, each in one way: `docs/rules-covered.md`.
 
 mod bench;
 mod checkers;
+#[cfg(test)]
+mod covered;
 mod machine;
 mod ours;
 mod pages;
@@ -12,9 +18,14 @@ mod port;
 mod situation;
 mod situations;
 mod tape;
-pub mod transcript;
+mod transcript;
 mod twist;
+mod variants;
+mod verdict;
 mod view;
+
+pub use verdict::{JudgeError, Judged, Verdict, WrongVmm, judge, wrong_vmms};
+pub use view::Finding;
 
 #[cfg(test)]
 mod tests;

@@ -19,6 +19,7 @@ use exeunt_abi::kvm::run::MAP_GPA_RANGE;
 use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_model::Rng;
 use exeunt_proto::exit::EventType;
+use exeunt_proto::host;
 use std::sync::{Arc, OnceLock};
 
 /// A VM that can run.
@@ -35,42 +36,55 @@ struct Ready {
 /// The scenario cannot be set up; a test sets up each.
 pub(super) fn serve(bench: &Bench<'_>) -> Result<End, String> {
     let machine = bench.machine(0)?;
-    let mut ready = set_up(bench, &machine)?;
-    match bench.situation.orders.task {
-        Task::Run | Task::SaveAfter(_) => {
-            prepare(&machine, &mut ready);
-            Ok(run(bench, ready))
-        }
-        Task::SaveTwice => {
-            prepare(&machine, &mut ready);
-            for _ in 0..2 {
-                save(&mut ready)?;
-            }
-            Ok(run(bench, ready))
-        }
-        Task::GoBack => {
-            let saved = save(&mut ready)?;
-            prepare(&machine, &mut ready);
-            Ok(restore(bench, ready, &saved))
-        }
-        Task::Migrate => {
-            prepare(&machine, &mut ready);
-            let saved = save(&mut ready)?;
-            drop(ready);
-            let target = bench.machine(1)?;
-            let ready = set_up(bench, &target)?;
-            Ok(restore(bench, ready, &saved))
-        }
+    Ok(follow_orders(bench, &machine)?.unwrap_or_else(|end| end))
+}
+
+/// The end of the VMM, also where it came early.
+fn follow_orders(bench: &Bench<'_>, machine: &Machine) -> Result<Result<End, End>, String> {
+    let mut ready = match set_up(bench, machine)? {
+        Ok(ready) => ready,
+        Err(end) => return Ok(Err(end)),
+    };
+    let task = bench.situation.orders.task;
+    let saved_before = if task == Task::GoBack { Some(save(&mut ready)) } else { None };
+    if let Some(vcpu) = ready.vcpus.first_mut() {
+        machine.prepare_vcpu(vcpu);
     }
+    let saved = match task {
+        Task::Run | Task::SaveAfter(_) => return Ok(Ok(run(bench, ready))),
+        Task::SaveTwice => {
+            return Ok(save(&mut ready).and_then(|_| save(&mut ready)).map(|_| run(bench, ready)));
+        }
+        Task::GoBack => saved_before.unwrap_or_else(|| save(&mut ready)),
+        Task::Migrate => save(&mut ready),
+    };
+    let saved = match saved {
+        Ok(saved) => saved,
+        Err(end) => return Ok(Err(end)),
+    };
+    if task == Task::Migrate {
+        let target = bench.machine(1)?;
+        ready = match set_up(bench, &target)? {
+            Ok(ready) => ready,
+            Err(end) => return Ok(Err(end)),
+        };
+    }
+    Ok(Ok(restore(bench, ready, &saved)))
+}
+
+fn failure(text: String) -> End {
+    End { status: Status::Failure, text }
 }
 
 /// Each capability is asked for before it is enabled, and only what is wanted of it.
-fn set_up(bench: &Bench<'_>, machine: &Machine) -> Result<Ready, String> {
+fn set_up(bench: &Bench<'_>, machine: &Machine) -> Result<Result<Ready, End>, String> {
     machine.check_extension(Cap::SYSTEM_EVENT_DATA);
     for (cap, wanted) in [(Cap::EXIT_HYPERCALL, 1 << MAP_GPA_RANGE), (Cap::X86_TRIPLE_FAULT_EVENT, 1)] {
         let offered = machine.check_extension(cap);
         if offered & wanted == wanted {
-            machine.enable_cap(cap, offered, wanted).map_err(|errno| format!("{cap}: {errno}"))?;
+            if let Err(errno) = machine.enable_cap(cap, offered, wanted) {
+                return Ok(Err(failure(format!("KVM_ENABLE_CAP of {cap} failed with {errno}"))));
+            }
         }
     }
     let enable_certs = bench.tape.lock().twist.enable_certs;
@@ -86,7 +100,7 @@ fn set_up(bench: &Bench<'_>, machine: &Machine) -> Result<Ready, String> {
         // What comes of it is recorded.
         let _ = machine.enable_req_certs();
     }
-    Ok(Ready { vcpus, host: machine.host(), policy: policy(bench, machine)? })
+    Ok(Ok(Ready { vcpus, host: machine.host(), policy: policy(bench, machine)? }))
 }
 
 fn policy(bench: &Bench<'_>, machine: &Machine) -> Result<Policy, String> {
@@ -106,27 +120,18 @@ fn policy(bench: &Bench<'_>, machine: &Machine) -> Result<Policy, String> {
     Ok(policy)
 }
 
-/// What befalls the first vCPU from outside.
-fn prepare(machine: &Machine, ready: &mut Ready) {
-    if let Some(vcpu) = ready.vcpus.first_mut() {
-        machine.prepare_vcpu(vcpu);
-    }
-}
-
-fn save(ready: &mut Ready) -> Result<SavedEvents, String> {
+fn save(ready: &mut Ready) -> Result<SavedEvents, End> {
     let Ready { vcpus, host, policy } = ready;
-    let vcpu = vcpus.first_mut().ok_or("no vCPU")?;
-    drain(vcpu, host, policy).map_err(|stop| stop.to_string())?;
-    SavedEvents::save(vcpu).map_err(|error| error.to_string())
+    let vcpu = vcpus.first_mut().ok_or_else(|| failure("there is no vCPU".into()))?;
+    drain(vcpu, host, policy).map_err(|stop| End::from(&stop))?;
+    SavedEvents::save(vcpu).map_err(|error| failure(error.to_string()))
 }
 
 /// Runs what can be restored. What cannot be is not run.
 fn restore(bench: &Bench<'_>, mut ready: Ready, saved: &SavedEvents) -> End {
     let restored = ready.vcpus.first_mut().map(|vcpu| saved.restore(vcpu));
     match restored {
-        Some(Err(error)) if !bench.tape.lock().twist.unrestored => {
-            End { status: Status::Failure, text: error.to_string() }
-        }
+        Some(Err(error)) if !bench.tape.lock().twist.runs_unrestored => failure(error.to_string()),
         _ => run(bench, ready),
     }
 }
@@ -141,6 +146,7 @@ fn run(bench: &Bench<'_>, ready: Ready) -> End {
         let Some((vcpu, watch)) = running.get_mut(next) else { return End::from(&Stop::Halted) };
         host.before_entry();
         let stepped = step_observed(vcpu, &mut host, &policy, watch, &mut ());
+        let answer = host::Vcpu::page(vcpu).clone();
         exits = exits.saturating_add(1);
         let stop = match stepped {
             Ok(()) if bench.situation.orders.task == Task::SaveAfter(exits) => {
@@ -151,7 +157,7 @@ fn run(bench: &Bench<'_>, ready: Ready) -> End {
         };
         let end = match stop {
             None if running.iter().all(|(vcpu, _)| vcpu.is_asleep()) => End::from(&Stop::Halted),
-            None => match bench.tape.gives_up() {
+            None => match bench.tape.gives_up(&answer) {
                 Some(end) => return end,
                 None => continue,
             },

@@ -22,6 +22,8 @@ pub(super) struct JudgedVcpu {
     later: Option<Rewrite>,
     /// What another thread makes of the live page after the VMM has looked at it.
     raced: Option<fn(&mut RunPage)>,
+    /// The VMM is a 32-bit process.
+    is_32_bit: bool,
     /// The VMM's copy.
     page: RunPage,
     seen: Option<Seen>,
@@ -35,8 +37,9 @@ impl JudgedVcpu {
         inner.page_mut().exit.fill(stale);
         let page = inner.page().clone();
         let told = situation.told.unwrap_or(situation.kernel);
-        let (later, raced) = (situation.later, situation.raced);
-        Self { inner, tape, machine, told, later, raced, page, seen: None, runs: 0 }
+        let Situation { later, raced, orders, .. } = *situation;
+        let is_32_bit = orders.is_32_bit;
+        Self { inner, tape, machine, told, later, raced, is_32_bit, page, seen: None, runs: 0 }
     }
 
     pub(super) fn model(&mut self) -> &mut Vcpu {
@@ -82,6 +85,9 @@ impl JudgedVcpu {
         }
         if let Some(hook) = &mut tape.twist.read {
             hook(&mut entered, &mut self.page, &live);
+        }
+        if let (true, Some(hook)) = (self.is_32_bit, &mut tape.twist.read_as_32_bit) {
+            hook(&mut self.page);
         }
         entered
     }

@@ -21,6 +21,7 @@ pub(super) struct Part {
 
 /// What the one who started the VMM wants of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an order of its own")]
 pub(super) struct Orders {
     /// Enter again after a request for an end.
     pub(super) ignore_events: bool,

@@ -52,9 +52,9 @@ impl Tape {
     }
 
     /// Whether the VMM ends where it need not.
-    pub(super) fn gives_up(&self) -> Option<End> {
+    pub(super) fn gives_up(&self, page: &RunPage) -> Option<End> {
         let Inner { twist, seen, .. } = &mut *self.lock();
-        twist.give_up.as_mut().and_then(|hook| hook(seen))
+        twist.give_up.as_mut().and_then(|hook| hook(seen, page))
     }
 
     /// The records so far.

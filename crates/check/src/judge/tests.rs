@@ -1,17 +1,127 @@
+use super::situation::Situation;
+use super::twist::Twist;
 use super::*;
 use crate::rules;
+use std::collections::BTreeSet;
+
+const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/rules-covered.md");
 
 #[test]
-fn right() {
-    for situation in situations::all() {
-        let trial = bench::run(&situation, twist::Twist::default, 0).unwrap();
-        let view = view::View::new(&trial);
-        for rule in rules::all().filter(|rule| rule.scenarios.iter().any(|name| name == situation.name)) {
-            let Some(checker) = checkers::of(&rule.id) else {
-                println!("no checker {}", rule.id);
-                continue;
-            };
-            println!("{} {} {:?}", situation.name, rule.id, checker(&view));
+fn our_half_passes_every_rule_in_every_scenario_of_it_with_any_seed() {
+    for seed in 0..4 {
+        let judged = judge(None, |_| true, seed).unwrap();
+        let expected: usize = rules::all().map(|rule| rule.scenarios.len()).sum();
+        assert_eq!(judged.len(), expected, "each scenario that a rule names is there");
+        for judged in judged {
+            assert_eq!(judged.verdict, Verdict::Passed, "{judged}");
         }
+    }
+}
+
+#[test]
+fn our_half_breaks_no_rule_in_the_scenarios_of_the_others_either() {
+    let mut broken = Vec::new();
+    for situation in situations::all() {
+        let trial = bench::run(&situation, Twist::default, 1).unwrap();
+        let view = view::View::new(&trial);
+        for rule in rules::all().filter(|rule| rule.holds_for(situation.kernel.dialect)) {
+            if let Err(finding) = checkers::of(&rule.id).unwrap()(&view) {
+                broken.push(format!("{} in {}: {finding:?}", rule.id, situation.name));
+            }
+        }
+    }
+    assert_eq!(broken, Vec::<String>::new());
+}
+
+#[test]
+fn every_rule_has_a_checker_and_every_scenario_belongs_to_a_rule() {
+    for rule in rules::all() {
+        assert!(checkers::of(&rule.id).is_some(), "{}", rule.id);
+    }
+    let mut names = BTreeSet::new();
+    for Situation { name, .. } in situations::all() {
+        assert!(names.insert(name), "{name} is there twice");
+        assert!(rules::all().any(|rule| rule.scenarios.iter().any(|scenario| scenario == name)), "{name}");
+    }
+}
+
+#[test]
+fn every_wrong_vmm_is_caught_by_the_rules_that_it_breaks_and_by_no_other() {
+    let covered = covered::covered().unwrap();
+    for variant in variants::all() {
+        let caught: BTreeSet<_> = covered.caught[variant.name].iter().copied().collect();
+        let expected: BTreeSet<_> = variant.breaks.iter().copied().collect();
+        assert_eq!(caught, expected, "{}: {}", variant.name, variant.what);
+    }
+    assert_eq!(covered.caught.len(), variants::all().count(), "no two have the same name");
+    for rule in rules::all() {
+        let is_broken = variants::all().any(|variant| variant.breaks.contains(&rule.id.as_str()));
+        assert!(is_broken, "nothing shows that {} bites", rule.id);
+    }
+    if std::env::var_os("EXEUNT_BLESS").is_some() {
+        std::fs::write(DOCUMENT, &covered.page).unwrap();
+    }
+    let stored = std::fs::read_to_string(DOCUMENT).unwrap();
+    assert!(
+        stored == covered.page,
+        "docs/rules-covered.md is not what this test makes; EXEUNT_BLESS=1 writes it anew"
+    );
+}
+
+#[test]
+fn the_same_seed_gives_the_same_transcript_byte_for_byte() {
+    for situation in situations::all() {
+        let transcript = |seed| bench::run(&situation, Twist::default, seed).unwrap().transcript;
+        assert_eq!(transcript(7), transcript(7), "{}", situation.name);
+    }
+}
+
+#[test]
+fn a_broken_must_fails_a_broken_should_warns_and_what_was_not_reached_is_neither() {
+    let of = |vmm, id: &'static str| {
+        let judged = judge(Some(vmm), |rule| rule.id == id, 0).unwrap();
+        judged.into_iter().next_back().unwrap().verdict
+    };
+    assert!(matches!(of("negative-errno", "HC-2"), Verdict::Failed(_)));
+    assert!(matches!(of("discards-nothing", "HC-8"), Verdict::Warned(_)));
+    assert!(matches!(of("enables-all-hypercalls", "HC-1"), Verdict::Warned(_)));
+    // A VMM that ends at its first request for certificates writes no table that could be malformed.
+    assert_eq!(of("certificates-by-the-posting", "RC-7"), Verdict::NotExercised);
+}
+
+#[test]
+fn a_finding_says_where_what_was_expected_and_seen_the_source_and_how_to_see_it_again() {
+    let judged = judge(Some("negative-errno"), |rule| rule.id == "HC-2", 3).unwrap();
+    let text = judged[0].to_string();
+    for part in [
+        "HC-2   FAILED        conversion-that-fails",
+        "expected  ret is 0, 22 or 11",
+        "seen      -22 (0xffffffffffffffea)",
+        "where     exit 2",
+        "svm/sev.c",
+        "again     exeunt rules HC-2 --check --seed 3 --vmm negative-errno",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[test]
+fn a_vmm_that_nobody_knows_is_an_error() {
+    let error = judge(Some("perfect"), |_| true, 0).unwrap_err();
+    assert_eq!(error, JudgeError::UnknownVmm { name: "perfect".into() });
+}
+
+#[test]
+fn a_number_is_found_in_a_text_in_either_notation_and_only_as_a_word() {
+    for (text, number, expected) in [
+        ("unknown type 0x80000004, data []", 0x8000_0004, true),
+        ("data [1]", 1, true),
+        ("data [100000001]", 1, false),
+        ("exit reason 64 is", 64, true),
+        ("exit reason 40 is", 64, true),
+        ("exit reason 6 is", 64, false),
+        ("", 0, false),
+    ] {
+        assert_eq!(view::names_number(text, number), expected, "{text} {number}");
     }
 }

@@ -10,16 +10,16 @@ use exeunt_proto::host::{Action, Backing};
 
 /// One crossing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
+pub(super) struct Record {
     /// Which VM: 0, or 1 for the target of a migration.
-    pub machine: u8,
+    pub(super) machine: u8,
     /// What crossed.
-    pub crossing: Crossing,
+    pub(super) crossing: Crossing,
 }
 
 /// What crosses.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Crossing {
+pub(super) enum Crossing {
     /// `KVM_CHECK_EXTENSION` on the VM.
     CheckExtension {
         /// The capability.
@@ -84,22 +84,22 @@ pub enum Crossing {
 
 /// One `KVM_RUN`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Run {
+pub(super) struct Run {
     /// Which vCPU.
-    pub vcpu: u64,
+    pub(super) vcpu: u64,
     /// With `immediate_exit`.
-    pub immediate: bool,
+    pub(super) immediate: bool,
     /// The page when it was entered: the answer to the exit before.
-    pub before: RunPage,
+    pub(super) before: RunPage,
     /// What the ioctl returned.
-    pub entered: Entered,
+    pub(super) entered: Entered,
     /// The page when it came back.
-    pub after: RunPage,
+    pub(super) after: RunPage,
 }
 
 /// A call at the file that holds the certificates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FileCall {
+pub(super) enum FileCall {
     /// Somebody else holds the lock: it is not had.
     Refused,
     /// The lock is had.
@@ -112,7 +112,7 @@ pub enum FileCall {
 
 /// Something done to memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
+pub(super) enum Effect {
     /// `KVM_SET_MEMORY_ATTRIBUTES`.
     Attributes {
         /// Which pages.
@@ -166,16 +166,16 @@ impl Effect {
 
 /// How a VMM ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct End {
+pub(super) struct End {
     /// As its parent sees it.
-    pub status: Status,
+    pub(super) status: Status,
     /// What it said.
-    pub text: String,
+    pub(super) text: String,
 }
 
 /// How a VMM ended, as its parent sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
+pub(super) enum Status {
     /// The guest is done, or shut down as it wanted.
     Success,
     /// Something is wrong, and the text says what.
@@ -190,9 +190,9 @@ pub enum Status {
 
 /// All that crossed the boundary, up to the end.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Transcript {
+pub(super) struct Transcript {
     /// In order.
-    pub records: Vec<Record>,
+    pub(super) records: Vec<Record>,
     /// The end.
-    pub end: End,
+    pub(super) end: End,
 }

@@ -43,23 +43,31 @@ pub(super) enum EnableCerts {
 }
 
 type Hook<F> = Option<Box<F>>;
+type Read = dyn FnMut(&mut Entered, &mut RunPage, &RunPage) + Send;
+type Answer = dyn FnMut(&Seen, &mut RunPage) + Send;
+type InsteadOf = dyn FnMut(&Seen, Effect) -> Vec<Effect> + Send;
+type Unasked = dyn FnMut(&Seen) -> Vec<Effect> + Send;
+type AtEnd = dyn FnMut(&Seen, End) -> Option<End> + Send;
+type GiveUp = dyn FnMut(&Seen, &RunPage) -> Option<End> + Send;
 
 /// The changes. An empty one changes nothing.
 #[derive(Default)]
 pub(super) struct Twist {
     /// Changes what the half finds in the page, or what `KVM_RUN` is said to have returned. The last page is what a
     /// second look at the live page would find.
-    pub(super) read: Hook<dyn FnMut(&mut Entered, &mut RunPage, &RunPage) + Send>,
+    pub(super) read: Hook<Read>,
     /// Changes what is handed over with the next entry.
-    pub(super) answer: Hook<dyn FnMut(&Seen, &mut RunPage) + Send>,
+    pub(super) answer: Hook<Answer>,
     /// Does something else to memory.
-    pub(super) effect: Hook<dyn FnMut(&Seen, Effect) -> Vec<Effect> + Send>,
+    pub(super) effect: Hook<InsteadOf>,
     /// Does something to memory that nobody asked for, before an entry.
-    pub(super) before_entry: Hook<dyn FnMut(&Seen) -> Vec<Effect> + Send>,
+    pub(super) before_entry: Hook<Unasked>,
     /// Ends otherwise, or with `None` goes on.
-    pub(super) end: Hook<dyn FnMut(&Seen, End) -> Option<End> + Send>,
-    /// Ends where nothing ended.
-    pub(super) give_up: Hook<dyn FnMut(&Seen) -> Option<End> + Send>,
+    pub(super) end: Hook<AtEnd>,
+    /// As `read`, in a 32-bit process only.
+    pub(super) read_as_32_bit: Hook<dyn FnMut(&mut RunPage) + Send>,
+    /// Ends where nothing ended. The page holds the answer.
+    pub(super) give_up: Hook<GiveUp>,
     /// Drains otherwise.
     pub(super) drain: Hook<dyn FnMut(&Seen) -> Drain + Send>,
     /// Believes that a capability has this value, without asking.
@@ -74,8 +82,8 @@ pub(super) struct Twist {
     pub(super) set: Hook<dyn FnMut(VcpuEvents) -> Vec<VcpuEvents> + Send>,
     /// Sets events right after it read them.
     pub(super) after_save: Hook<dyn FnMut(VcpuEvents) -> Option<VcpuEvents> + Send>,
-    /// Makes something else of a refusal to restore.
-    pub(super) unrestored: bool,
+    /// Runs what could not be restored.
+    pub(super) runs_unrestored: bool,
     /// Runs on with the other vCPUs when one is shut down.
     pub(super) shuts_down_one: bool,
     /// What it does at the certificate file.

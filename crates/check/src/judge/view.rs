@@ -6,10 +6,11 @@ use super::transcript::{Crossing, Effect, FileCall, Run, Status};
 use exeunt_abi::{Errno, Gpa, Kernel};
 use exeunt_proto::conversion::{PageRange, PageState};
 use exeunt_proto::exit::{DecodeError, Exit, Hypercall, decode};
+use serde::Serialize;
 use std::rc::Rc;
 
 /// What a rule was broken by.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// The number of the `KVM_RUN`, from 1; 0 for what came before the first.
     pub exit: usize,
@@ -205,4 +206,9 @@ pub(super) fn names_number(text: &str, number: u64) -> bool {
         let hex = word.strip_prefix("0x").unwrap_or(word);
         word.parse() == Ok(number) || u64::from_str_radix(hex, 16) == Ok(number)
     })
+}
+
+/// The number as a kernel reads an `int`: negative errors look so.
+pub(super) fn signed(ret: u64) -> i64 {
+    i64::from_ne_bytes(ret.to_ne_bytes())
 }

@@ -12,7 +12,8 @@ from the code, and nothing enforces it. Sources: `api.rst` is `Documentation/vir
 `Documentation/virt/kvm/x86/amd-memory-encryption.rst`, the rest are files of Linux v7.2. `since` is the first release that a rule
 holds for; 5.10 stands for it and everything before.
 
-A test makes this page of `crates/check/rules/rules.toml`.
+A test makes this page of `crates/check/rules/rules.toml`. Which scenario drives a VMM to a rule, and which wrong VMMs it catches, is
+in [rules-covered.md](rules-covered.md).
 ";
 
 /// The page.

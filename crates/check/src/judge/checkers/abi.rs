@@ -1,6 +1,6 @@
 //! AB: numbers, layouts, capabilities.
 
-use super::{Checker, events};
+use super::{Checker, events, faults};
 use crate::judge::transcript::Crossing;
 use crate::judge::view::{ExitView, Finding, Judgement, View};
 use exeunt_proto::exit::Exit;
@@ -11,8 +11,12 @@ pub(super) const CHECKERS: &[(&str, Checker)] =
 /// Exits whose numbers were others when they were proposed are served as what they are.
 fn numbers_of_this_kernel(view: &View<'_>) -> Judgement {
     let orders = view.trial.situation.orders;
+    // A later fault may be one too many.
+    let first_fault = view.exits.iter().find(|exit| faults::servable(view, exit)).map(|exit| exit.number);
     let choose = |exit: &ExitView<'_>| match exit.meaning {
-        Ok(Exit::MemoryFault(_)) if orders.convert_faults => Some("the fault is answered"),
+        Ok(Exit::MemoryFault(_)) if orders.convert_faults && first_fault == Some(exit.number) => {
+            Some("the fault is answered")
+        }
         Ok(Exit::SnpReqCerts(_)) if orders.certificates => Some("the request for certificates is answered"),
         _ => None,
     };
@@ -20,7 +24,7 @@ fn numbers_of_this_kernel(view: &View<'_>) -> Judgement {
         Some(_) => Ok(()),
         None => Err(exit.finding(expected, view.text())),
     })?;
-    Ok(events::termination_is_reported(view)? || served)
+    Ok(events::termination_is_known(view)? || served)
 }
 
 fn layouts(view: &View<'_>) -> Judgement {

@@ -2,11 +2,11 @@
 
 use super::Checker;
 use crate::judge::transcript::{Crossing, Status};
-use crate::judge::view::{ExitView, Finding, Judgement, View};
+use crate::judge::view::{ExitView, Finding, Judgement, View, signed};
 use exeunt_abi::kvm::caps::Cap;
 use exeunt_abi::kvm::run::{MAP_GPA_RANGE, VmgexitV10};
-use exeunt_abi::{Errno, Gpa};
-use exeunt_proto::conversion::{Conversion, PageRange, map_gpa_range};
+use exeunt_abi::{Errno, Gpa, PAGE_SIZE};
+use exeunt_proto::conversion::{Conversion, PageRange, PageState, map_gpa_range};
 use exeunt_proto::exit::Exit;
 
 pub(super) const CHECKERS: &[(&str, Checker)] = &[
@@ -36,13 +36,14 @@ pub(super) fn conversion(exit: &ExitView<'_>) -> Option<Conversion> {
 
 /// `-22`, `0` and the like.
 fn number(ret: u64) -> String {
-    format!("{} ({ret:#x})", ret.cast_signed())
+    format!("{} ({ret:#x})", signed(ret))
 }
 
 /// The pages are what they were to become.
 pub(super) fn is_done(view: &View<'_>, exit: &ExitView<'_>, Conversion { range, to }: Conversion) -> bool {
-    let after = exit.pages_after();
-    view.parts(range).into_iter().all(|part| after.are(part, to))
+    let (after, parts) = (exit.pages_after(), view.parts(range));
+    let has_all = parts.iter().map(|part| part.pages()).sum::<u64>() == range.pages();
+    (to == PageState::Shared || has_all) && parts.into_iter().all(|part| after.are(part, to))
 }
 
 fn chosen_mask(view: &View<'_>) -> Judgement {
@@ -114,7 +115,7 @@ fn bounded(view: &View<'_>) -> Judgement {
 /// The guest of the scenario asks for 2 MiB from an address that is not aligned so.
 fn unaligned_is_refused(view: &View<'_>) -> Judgement {
     let choose = |exit: &ExitView<'_>| match exit.meaning {
-        Ok(Exit::Vmgexit { ghcb_msr }) if ghcb_msr & 0xfff == 0 => Some(()),
+        Ok(Exit::Vmgexit { ghcb_msr }) if ghcb_msr % PAGE_SIZE == 0 => Some(()),
         _ => None,
     };
     view.each(choose, |exit, ()| {
@@ -130,7 +131,7 @@ fn unaligned_is_refused(view: &View<'_>) -> Judgement {
 fn shared_without_memory(view: &View<'_>) -> Judgement {
     let choose = |exit: &ExitView<'_>| {
         let Conversion { range, to } = conversion(exit)?;
-        let is_meant = to == exeunt_proto::conversion::PageState::Shared && view.parts(range).is_empty();
+        let is_meant = to == PageState::Shared && view.parts(range).is_empty();
         if is_meant { exit.ret() } else { None }
     };
     view.each(choose, |exit, ret| if ret == 0 { Ok(()) } else { Err(exit.finding("ret is 0", number(ret))) })
@@ -148,7 +149,7 @@ fn again(view: &View<'_>) -> Judgement {
                 return Err(exit.finding("ret is 0: the range is what it is to be", seen));
             }
         }
-        last = Some(conversion);
+        last = Some(conversion).filter(|_| exit.ret() == Some(0));
     }
     Ok(bit)
 }

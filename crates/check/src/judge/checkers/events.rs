@@ -3,6 +3,7 @@
 use super::Checker;
 use crate::judge::transcript::Status;
 use crate::judge::view::{ExitView, Finding, Judgement, View, names_number};
+use exeunt_abi::Arch;
 use exeunt_abi::kvm::run::ExitReason;
 use exeunt_proto::exit::{EventType, Exit, SystemEvent};
 use exeunt_proto::ghci::FatalError;
@@ -90,7 +91,7 @@ fn says(view: &View<'_>, exit: &ExitView<'_>, value: u64, words: &str) -> Result
     Err(exit.finding(format!("the text names {value:#x}, or says '{words}'"), view.text()))
 }
 
-pub(super) fn termination_is_reported(view: &View<'_>) -> Judgement {
+fn termination_is_reported(view: &View<'_>) -> Judgement {
     let choose = |exit: &ExitView<'_>| match event(exit)? {
         SystemEvent { event: EventType::SevTerm, data } => data.first(),
         _ => None,
@@ -98,6 +99,22 @@ pub(super) fn termination_is_reported(view: &View<'_>) -> Judgement {
     view.each(choose, |exit, msr| {
         view.ends_here(exit)?;
         says(view, exit, msr, &SevTermination::from_msr(msr).to_string())
+    })
+}
+
+/// A VMM that does not know the number of the event reports that number, in the place of what the event says.
+pub(super) fn termination_is_known(view: &View<'_>) -> Judgement {
+    let choose = |exit: &ExitView<'_>| match event(exit)? {
+        SystemEvent { event: EventType::SevTerm, data } => data.first(),
+        _ => None,
+    };
+    view.each(choose, |exit, msr| {
+        let number = EventType::SevTerm.number();
+        let says = says(view, exit, msr, &SevTermination::from_msr(msr).to_string());
+        if says.is_err() && names_number(view.text(), number.into()) {
+            return Err(exit.finding(format!("type {number} is SEV_TERM"), view.text()));
+        }
+        Ok(())
     })
 }
 
@@ -118,7 +135,11 @@ fn fatal_error_is_reported(view: &View<'_>) -> Judgement {
 
 /// The flags of an event that has them, on arm64.
 pub(super) fn flags(view: &View<'_>) -> Judgement {
-    let choose = |exit: &ExitView<'_>| event(exit).and_then(|event| event.data.first());
+    let choose = |exit: &ExitView<'_>| {
+        let event =
+            event(exit).filter(|event| matches!(event.event, EventType::Shutdown | EventType::Reset))?;
+        event.data.first().filter(|_| view.kernel().arch == Arch::Arm64)
+    };
     view.each(choose, |exit, flags| {
         if names_number(view.text(), flags) {
             return Ok(());

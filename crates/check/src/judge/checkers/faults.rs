@@ -64,11 +64,17 @@ fn poison_ends(view: &View<'_>) -> Judgement {
     view.each(|exit| fault(exit).filter(|fault| fault.poisoned), |exit, _| view.ends_here(exit))
 }
 
+fn has_memory(view: &View<'_>, fault: &MemoryFault) -> bool {
+    PageRange::new(fault.gpa.gfn(), fault.size / PAGE_SIZE).is_some_and(|range| view.has_memory(range))
+}
+
 fn outside_ends(view: &View<'_>) -> Judgement {
-    let has_memory = |fault: &MemoryFault| {
-        PageRange::new(fault.gpa.gfn(), fault.size / PAGE_SIZE).is_some_and(|range| view.has_memory(range))
-    };
-    view.each(|exit| fault(exit).filter(|fault| !has_memory(fault)), |exit, _| view.ends_here(exit))
+    view.each(|exit| fault(exit).filter(|fault| !has_memory(view, fault)), |exit, _| view.ends_here(exit))
+}
+
+/// A fault that a conversion may mend.
+pub(super) fn servable(view: &View<'_>, exit: &ExitView<'_>) -> bool {
+    fault(exit).is_some_and(|fault| !fault.poisoned && fault.unknown_flags == 0 && has_memory(view, &fault))
 }
 
 fn not_by_default(view: &View<'_>) -> Judgement {

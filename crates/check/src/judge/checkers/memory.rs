@@ -37,7 +37,9 @@ fn counts_small_pages(view: &View<'_>) -> Judgement {
             ));
         }
         let after = exit.pages_after();
-        match view.parts(range).into_iter().find(|part| !after.are(*part, to)) {
+        // None at all is a change to the wrong state, which is another rule.
+        let is_short = |part: &PageRange| !after.are(*part, to) && after.count(*part, to) > 0;
+        match view.parts(range).into_iter().find(is_short) {
             Some(part) => {
                 let seen = format!("{} of {} pages", after.count(part, to), part.pages());
                 Err(exit.finding(format!("all of {part} is {to}"), seen))
@@ -64,10 +66,14 @@ fn attribute_bits(view: &View<'_>) -> Judgement {
             };
         }
         let to = if attributes & PRIVATE == 0 { PageState::Shared } else { PageState::Private };
-        match exit.changes().find(|(_, changed)| *changed != to) {
-            Some((_, changed)) => {
-                Err(exit.finding(format!("attributes {attributes:#x} are {to}"), changed.to_string()))
-            }
+        let expected = format!("attributes {attributes:#x} are {to}");
+        if let Some((_, changed)) = exit.changes().find(|(_, changed)| *changed != to) {
+            return Err(exit.finding(expected, changed.to_string()));
+        }
+        let after = exit.pages_after();
+        let parts = done(exit).map(|conversion| view.parts(conversion.range)).unwrap_or_default();
+        match parts.into_iter().find(|part| after.count(*part, to) == 0) {
+            Some(part) => Err(exit.finding(expected, format!("no page of {part} is"))),
             None => Ok(()),
         }
     })
@@ -154,10 +160,10 @@ fn agreement(view: &View<'_>) -> Judgement {
         for (effect, _) in &exit.effects {
             let Effect::Discard { range, backing } = effect else { continue };
             let user = if *backing == Backing::Private { PageState::Private } else { PageState::Shared };
-            let used = after.count(*range, user);
-            if used > 0 {
+            let in_use = after.count(*range, user);
+            if in_use > 0 {
                 let expected = "attributes and memory change under one lock: memory in use is not discarded";
-                return Err(exit.finding(expected, format!("{effect:x?}, and {used} pages use it")));
+                return Err(exit.finding(expected, format!("{effect:x?}, and {in_use} pages use it")));
             }
         }
     }

@@ -1,8 +1,10 @@
 //! TF: triple faults that are pending while a vCPU is saved or restored.
 
 use super::Checker;
+use crate::judge::situation::Task;
 use crate::judge::transcript::{Crossing, Status};
 use crate::judge::view::{Finding, Judgement, View};
+use exeunt_abi::Arch;
 use exeunt_abi::kvm::caps::Cap;
 use exeunt_abi::kvm::events::{VALID_TRIPLE_FAULT, VcpuEvents};
 use exeunt_proto::events::triple_fault;
@@ -37,18 +39,22 @@ fn set(view: &View<'_>) -> Vec<(u8, VcpuEvents, bool)> {
     set.collect()
 }
 
+/// Whether a VM has the capability.
+fn is_enabled(view: &View<'_>, on: u8) -> bool {
+    view.crossings().any(|(machine, crossing)| {
+        let is_it = matches!(
+            crossing,
+            Crossing::EnableCap { cap: Cap::X86_TRIPLE_FAULT_EVENT, argument: 1, result: Ok(()) }
+        );
+        machine == on && is_it
+    })
+}
+
 fn enabled(view: &View<'_>) -> Judgement {
-    if !view.kernel().dialect.has_triple_fault_event() {
+    if !view.kernel().dialect.has_triple_fault_event() || view.kernel().arch != Arch::X86 {
         return Ok(false);
     }
-    let is_enabled = view.crossings().any(|(machine, crossing)| {
-        machine == 0
-            && matches!(
-                crossing,
-                Crossing::EnableCap { cap: Cap::X86_TRIPLE_FAULT_EVENT, argument: 1, result: Ok(()) }
-            )
-    });
-    if is_enabled {
+    if is_enabled(view, 0) {
         return Ok(true);
     }
     Err(finding("capability 218 is enabled, as the kernel has it", "it is not enabled"))
@@ -99,14 +105,20 @@ fn taken_back(view: &View<'_>) -> Judgement {
         return Ok(false);
     };
     let set = set(view);
-    match set.last() {
-        Some((_, restored, true)) if triple_fault(restored) == triple_fault(&events) => Ok(true),
-        Some((_, restored, _)) => {
-            let seen = format!("flags {:#x}, pending {}", restored.flags, restored.triple_fault_pending);
-            Err(finding("the valid bit with pending = 0, which clears", seen))
-        }
-        None => Err(finding("KVM_SET_VCPU_EVENTS with what was saved", "no such ioctl")),
+    let Some((machine, restored, _)) = set.last() else {
+        return match view.trial.situation.orders.task {
+            Task::GoBack => Err(finding("KVM_SET_VCPU_EVENTS with what was saved", "no such ioctl")),
+            _ => Ok(false),
+        };
+    };
+    if !is_enabled(view, *machine) {
+        return Ok(false);
     }
+    if triple_fault(restored) == triple_fault(&events) {
+        return Ok(true);
+    }
+    let seen = format!("flags {:#x}, pending {}", restored.flags, restored.triple_fault_pending);
+    Err(finding("the valid bit with pending = 0, which clears", seen))
 }
 
 fn valid_bit(view: &View<'_>) -> Judgement {

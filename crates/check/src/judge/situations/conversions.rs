@@ -85,7 +85,7 @@ fn fail_changes(machine: &Machine) {
     let plan = FaultPlan::new().with(Point::AttributeChange, 0, Fault::Fails(Errno::ENOMEM)).with(
         Point::AttributeChange,
         1,
-        Fault::Fails(Errno::EBUSY),
+        Fault::Fails(Errno::EIO),
     );
     machine.vm.set_fault_plan(plan);
 }
@@ -104,9 +104,10 @@ async fn with_hints(cpu: Cpu) -> Result<(), GuestFault> {
     Ok(())
 }
 
-/// Ranges that wrap in bytes, that are larger than all memory, and that end one page behind it.
+/// The last page to private; then ranges that end one page behind it, that wrap in bytes, and that are larger than all memory.
 async fn too_long(cpu: Cpu) -> Result<(), GuestFault> {
-    for (gpa, pages) in [(0x1000, 1 << 52), (0, 1 << 51), (0xff_f000, 2)] {
+    map_gpa_range(&cpu, 0xff_f000, 1, 0x10).await?;
+    for (gpa, pages) in [(0xff_f000, 2), (0x1000, 1 << 52), (0, 1 << 51)] {
         for attributes in [0x10, 0] {
             map_gpa_range(&cpu, gpa, pages, attributes).await?;
         }
