@@ -130,7 +130,7 @@ fn completions_and_manual_pages_are_printed_and_written() {
 
 #[test]
 fn the_list_names_every_shipped_scenario() {
-    assert_eq!(stdout(&exeunt(&["run", "--list"])).lines().count(), 8);
+    assert_eq!(stdout(&exeunt(&["run", "--list"])).lines().count(), 9);
 }
 
 #[test]
