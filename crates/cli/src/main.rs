@@ -9,10 +9,12 @@ mod completions;
 mod explain;
 mod explore;
 mod man;
+mod migrate;
 #[cfg(target_os = "linux")]
 mod quote;
 mod rules;
 mod run;
+mod snapshot;
 
 use clap::{Parser, Subcommand};
 use std::io::Write;
@@ -33,6 +35,7 @@ const EXAMPLES: &str = "Examples:
   exeunt explore --seeds 10000                      schedules and faults by seed
   exeunt explain sev-term 0x21100                   why a guest ended itself
   exeunt rules HC-2                                 what a VMM must do, and where this is written
+  exeunt snapshot save FILE                         a VM in a file; `exeunt migrate` hands one over
   exeunt abi diff linux-5.17 sev-term-v4.1          what a change of the header breaks
   exeunt certs verify certs.bin --root ark.pem      the chain of a host, up to its root
 
@@ -48,6 +51,8 @@ enum Command {
     Certs(certs::Args),
     #[cfg(target_os = "linux")]
     Quote(quote::Args),
+    Migrate(migrate::Args),
+    Snapshot(snapshot::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -65,6 +70,8 @@ fn main() -> ExitCode {
         Command::Certs(args) => certs::main(&args),
         #[cfg(target_os = "linux")]
         Command::Quote(args) => quote::main(&args),
+        Command::Migrate(args) => migrate::main(&args),
+        Command::Snapshot(args) => snapshot::main(&args),
         Command::Completions(args) => completions::main(&args),
         Command::Man(args) => man::main(&args),
     };

@@ -4,10 +4,12 @@ mod abi;
 mod certs;
 mod explain;
 mod explore;
+mod migrate;
 #[cfg(target_os = "linux")]
 mod quote;
 mod rules;
 mod run;
+mod snapshot;
 
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};

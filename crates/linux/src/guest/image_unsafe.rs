@@ -43,5 +43,6 @@ images! {
     spin = "spin.S", "exeunt_guest_spin", "exeunt_guest_spin_end";
     string_io = "string_io.S", "exeunt_guest_string_io", "exeunt_guest_string_io_end";
     string_in = "string_in.S", "exeunt_guest_string_in", "exeunt_guest_string_in_end";
+    count = "count.S", "exeunt_guest_count", "exeunt_guest_count_end";
     mmio = "mmio.S", "exeunt_guest_mmio", "exeunt_guest_mmio_end";
 }

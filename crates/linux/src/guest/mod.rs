@@ -45,7 +45,7 @@ pub fn by_name(name: &str) -> Option<FlatGuest> {
 
 /// Every guest.
 #[must_use]
-pub fn all() -> [FlatGuest; 7] {
+pub fn all() -> [FlatGuest; 8] {
     let guest = |name, mode, (image, source), about| {
         let (load, entry) = (LOAD, LOAD);
         FlatGuest { name, about, mode, load, entry, image, source }
@@ -76,6 +76,12 @@ pub fn all() -> [FlatGuest; 7] {
             Mode::Real,
             image_unsafe::string_in(),
             "Reads 8 bytes from port 0x60 with one instruction, writes the last to port 0x80, halts.",
+        ),
+        guest(
+            "count",
+            Mode::Real,
+            image_unsafe::count(),
+            "Writes 0, 1, 2 and so on to port 0x1e0, and counts in a register and in memory.",
         ),
         guest(
             "mmio",

@@ -11,6 +11,7 @@ pub mod container;
 mod error;
 mod events;
 mod restore;
+mod said;
 pub mod save;
 pub mod section;
 mod wire;
@@ -19,6 +20,7 @@ pub use container::{Digest, Limits, MAGIC, Reader, Section, Writer};
 pub use error::{Flaw, FormatError, Refusal};
 pub use events::{EventParts, SavedEvents, SnapshotError};
 pub use restore::{RestoreError, Target, check_head, restore_vcpu};
+pub use said::{Said, area_name};
 pub use save::{Drained, Layout, PrivatePages, SaveError, save, save_vcpu};
 pub use section::{AreaState, AttributeRun, Contents, DeviceState, Need, Origin, SlotLayout, VcpuState, Why};
 
@@ -247,22 +249,13 @@ impl Reading {
         }
     }
 
-    fn take_pages(&mut self, mut from: Cursor<'_>) -> Result<(), FormatError> {
-        let first = from.u64()?;
-        let bytes = from.take_rest();
-        let chunks = bytes.chunks_exact(PAGE_BYTES);
-        let left_over = chunks.remainder().len() as u64;
-        if left_over != 0 || bytes.is_empty() {
-            return Err(from.flawed(Flaw::LeftOver { bytes: left_over }));
-        }
-        let pages = chunks.len() as u64;
-        let Some(range) = PageRange::new(Gfn(first), pages) else {
-            return Err(from.flawed(Flaw::BadRange { gfn: first, pages }));
-        };
+    fn take_pages(&mut self, from: Cursor<'_>) -> Result<(), FormatError> {
+        let (range, pages) = take_pages(from)?;
+        let first = range.gfn().0;
         if self.pages.last_key_value().is_some_and(|(last, _)| *last >= first) {
             return Err(from.flawed(Flaw::Order { number: first }));
         }
-        for (gfn, bytes) in (range.gfn().0..range.end().0).zip(chunks) {
+        for (gfn, bytes) in (first..range.end().0).zip(pages.chunks_exact(PAGE_BYTES)) {
             let page: Page = Box::new(bytes.try_into().unwrap_or([0; PAGE_BYTES]));
             self.pages.insert(gfn, page);
         }
@@ -302,6 +295,20 @@ impl Reading {
         }
         Ok(snapshot)
     }
+}
+
+/// A run of pages and their bytes.
+fn take_pages(mut from: Cursor<'_>) -> Result<(PageRange, &[u8]), FormatError> {
+    let first = from.u64()?;
+    let bytes = from.take_rest();
+    let chunks = bytes.chunks_exact(PAGE_BYTES);
+    let left_over = chunks.remainder().len() as u64;
+    if left_over != 0 || bytes.is_empty() {
+        return Err(from.flawed(Flaw::LeftOver { bytes: left_over }));
+    }
+    let pages = chunks.len() as u64;
+    let range = PageRange::new(Gfn(first), pages);
+    range.map(|range| (range, bytes)).ok_or_else(|| from.flawed(Flaw::BadRange { gfn: first, pages }))
 }
 
 fn once<T>(place: &mut Option<T>, id: u32, value: T) -> Result<(), FormatError> {

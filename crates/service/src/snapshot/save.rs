@@ -3,11 +3,14 @@
 use super::events::SnapshotError;
 use super::section::{self, AreaState, AttributeRun, Contents, DeviceState, Origin, SlotLayout, VcpuState};
 use super::{PAGE_BYTES, Page, SavedEvents, Snapshot, is_private};
+use crate::memory::GuestMemory;
 use crate::policy::Policy;
 use crate::run::drain;
 use crate::stop::Stop;
+use exeunt_abi::kvm::memory::MEMORY_ATTRIBUTE_PRIVATE;
 use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::{Errno, Gfn};
+use exeunt_proto::conversion::{PageRange, PageState};
 use exeunt_proto::host::{Host, Vcpu};
 use exeunt_proto::state::{Area, State};
 use std::collections::BTreeMap;
@@ -45,6 +48,26 @@ pub struct Layout {
     pub slots: Vec<SlotLayout>,
     /// The attributes that are not 0, by their frames.
     pub attributes: Vec<AttributeRun>,
+}
+
+impl Layout {
+    /// What is known of the memory of a VM with these slots.
+    #[must_use]
+    pub fn of(slots: Vec<SlotLayout>, memory: &GuestMemory) -> Self {
+        let private = memory.runs().into_iter().filter(|(_, info)| info.state == PageState::Private);
+        let mut attributes: Vec<AttributeRun> = Vec::new();
+        for (range, _) in private {
+            match attributes.last_mut() {
+                // Runs that differ in what else is known of them are one here.
+                Some(last) if last.range.end() == range.gfn() => {
+                    let pages = last.range.pages().saturating_add(range.pages());
+                    last.range = PageRange::new(last.range.gfn(), pages).unwrap_or(last.range);
+                }
+                _ => attributes.push(AttributeRun { range, attributes: MEMORY_ATTRIBUTE_PRIVATE }),
+            }
+        }
+        Self { slots, attributes }
+    }
 }
 
 /// What becomes of private pages, which a VMM cannot read: `guest_memfd` gives them to the guest alone.

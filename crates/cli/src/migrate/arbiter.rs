@@ -1,0 +1,101 @@
+//! The arbiter as a directory that both sides reach: a file for each transfer, of which the first link wins.
+
+use super::store::{Middle, sync_dir};
+use crate::Failure;
+use exeunt::migrate::{Arbiter, Side, TransferId};
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read, Write};
+use std::path::{Path, PathBuf};
+
+/// Decisions in a directory.
+pub(crate) struct Directory<'a> {
+    dir: PathBuf,
+    middle: Middle<'a>,
+}
+
+impl<'a> Directory<'a> {
+    pub(crate) fn new(dir: &Path, middle: Middle<'a>) -> Self {
+        Self { dir: dir.to_owned(), middle }
+    }
+
+    fn try_decide(&self, transfer: TransferId, me: Side) -> std::io::Result<Side> {
+        fs::create_dir_all(&self.dir)?;
+        let decision = self.dir.join(transfer.to_string());
+        let mine = self.dir.join(format!("{transfer}.{me}.{}", std::process::id()));
+        let mut file = File::create(&mine)?;
+        writeln!(file, "{me}")?;
+        file.sync_all()?;
+        (self.middle)();
+        // A link is made or is there already: no one can see half of a decision, and there is one.
+        let linked = fs::hard_link(&mine, &decision);
+        // The name that is left over says nothing.
+        let _ = fs::remove_file(&mine);
+        match linked {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+        // Also who reads the other's decision makes it durable before it acts on it.
+        sync_dir(&self.dir)?;
+        let mut text = String::new();
+        File::open(&decision)?.take(64).read_to_string(&mut text)?;
+        match text.as_str() {
+            "source\n" => Ok(Side::Source),
+            "target\n" => Ok(Side::Target),
+            _ => Err(std::io::Error::new(ErrorKind::InvalidData, "the decision names neither side")),
+        }
+    }
+}
+
+impl Arbiter for Directory<'_> {
+    type Error = Failure;
+
+    fn decide(&mut self, transfer: TransferId, me: Side) -> Result<Side, Failure> {
+        self.try_decide(transfer, me)
+            .map_err(|error| format!("the arbiter {} did not decide: {error}", self.dir.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Barrier;
+
+    #[test]
+    fn of_many_who_ask_at_once_one_side_wins_and_all_hear_the_same() {
+        let dir = std::env::temp_dir().join(format!("exeunt-arbiter-{}", std::process::id()));
+        for round in 0..20 {
+            let transfer = TransferId([round; 16]);
+            let barrier = Barrier::new(8);
+            let heard: Vec<Side> = std::thread::scope(|scope| {
+                let ask = |index: usize| {
+                    barrier.wait();
+                    let me = [Side::Source, Side::Target][index % 2];
+                    // Each has a directory of its own, as processes of two machines have.
+                    let dir =
+                        if index < 8 { dir.join("../").join(dir.file_name().unwrap()) } else { dir.clone() };
+                    Directory::new(&dir, &|| {}).decide(transfer, me).unwrap()
+                };
+                let threads: Vec<_> = (0..8).map(|index| scope.spawn(move || ask(index))).collect();
+                threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            });
+            assert!(heard.iter().all(|side| *side == heard[0]), "{heard:?}");
+            for me in [Side::Source, Side::Target] {
+                assert_eq!(Directory::new(&dir, &|| {}).decide(transfer, me), Ok(heard[0]));
+            }
+        }
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_decision_that_cannot_be_read_is_no_decision() {
+        let dir = std::env::temp_dir().join(format!("exeunt-arbiter-broken-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        for text in ["", "source", "nobody\n", "target\ntarget\n"] {
+            fs::write(dir.join(TransferId([1; 16]).to_string()), text).unwrap();
+            let error = Directory::new(&dir, &|| {}).decide(TransferId([1; 16]), Side::Target).unwrap_err();
+            assert!(error.contains("names neither side"), "{error}");
+        }
+        fs::remove_dir_all(&dir).unwrap();
+    }
+}
