@@ -22,6 +22,20 @@ impl Folder {
         path
     }
 
+    /// All files in it and below.
+    #[cfg(feature = "kds")]
+    pub(crate) fn walk(&self) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        let mut folders = vec![self.0.clone()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() { &mut folders } else { &mut files }.push(path);
+            }
+        }
+        files
+    }
+
     /// The names of all that is in it.
     pub(crate) fn names(&self) -> Vec<String> {
         let mut names: Vec<_> = std::fs::read_dir(&self.0)
@@ -51,6 +65,7 @@ pub(crate) mod data {
         MILAN_ARK = "milan-ark.der";
         MILAN_ASK = "milan-ask.der";
         MILAN_VCEK = "milan-vcek.der";
+        MILAN_NEXT_VCEK = "milan-next-vcek.der";
         MILAN_REPORT = "milan-report.bin";
         MILAN_ASVK = "milan-asvk.der";
         MILAN_VLEK = "milan-vlek.der";
@@ -62,6 +77,8 @@ pub(crate) mod data {
     }
 
     pub(crate) const MILAN: [&[u8]; 3] = [MILAN_VCEK, MILAN_ASK, MILAN_ARK];
+    /// The same chip after an update of all parts of its TCB.
+    pub(crate) const MILAN_NEXT: [&[u8]; 3] = [MILAN_NEXT_VCEK, MILAN_ASK, MILAN_ARK];
     pub(crate) const TURIN: [&[u8]; 3] = [TURIN_VCEK, TURIN_ASK, TURIN_ARK];
     pub(crate) const VLEK: [&[u8]; 3] = [MILAN_VLEK, MILAN_ASVK, MILAN_ARK];
 }
@@ -73,4 +90,11 @@ pub(crate) fn table_of(certificates: &[&[u8]]) -> exeunt::certs::CheckedTable {
         bundle.add(der).unwrap();
     }
     bundle.table().unwrap()
+}
+
+/// These certificates as PEM.
+pub(crate) fn pem(certificates: &[&[u8]]) -> String {
+    use x509_cert::der::{Decode as _, EncodePem as _, pem::LineEnding};
+    let pem = |der: &&[u8]| x509_cert::Certificate::from_der(der).unwrap().to_pem(LineEnding::LF).unwrap();
+    certificates.iter().map(pem).collect()
 }

@@ -1,28 +1,36 @@
 //! `exeunt certs`: the certificates of a host, as files that VMMs hand to SNP guests.
 
 mod build;
+mod fetch;
 mod lock;
+mod publish;
 mod show;
 mod trust;
 mod verify;
 
-use crate::Failure;
+use crate::{Failure, print};
 use clap::{Subcommand, ValueEnum};
 use exeunt::certs::CheckedTable;
+use exeunt_certs::chain::{Chain, ChainError};
 use exeunt_certs::clock::SystemClock;
 use exeunt_certs::file::{FileError, FileProvider, Held, Options, replace};
+use exeunt_certs::identity::TcbText;
 use serde::Serialize;
+use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
+use trust::Trusted;
 
-/// Certificate tables for SNP guests: build, verify and show them, and lock them while firmware changes.
+/// Certificate tables for SNP guests: fetch or build, verify and show them, and lock them while firmware changes.
 ///
 /// A table is what a VMM answers an extended guest request with: VCEK or VLEK, ASK or ASVK, ARK. Whoever reads it holds a
 /// shared lock on its file, whoever changes the firmware or the file an exclusive one (open file description locks).
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   exeunt certs build vcek.der cert_chain.pem -o /var/lib/snp/certs.bin --root ark.pem
+  exeunt certs fetch --kds --report report.bin -o /var/lib/snp/certs.bin --root ark.pem
+  exeunt certs publish /var/lib/snp/certs.bin --to s3://fleet/certs --root ark.pem
   exeunt certs show /var/lib/snp/certs.bin
   exeunt certs verify /var/lib/snp/certs.bin --root ark.pem --report report.bin
   exeunt certs lock /var/lib/snp/certs.bin -- ./update-firmware
@@ -37,6 +45,8 @@ pub(crate) struct Args {
 #[derive(Subcommand)]
 enum Command {
     Build(build::Args),
+    Fetch(fetch::Args),
+    Publish(publish::Args),
     Verify(verify::Args),
     Show(show::Args),
     Lock(lock::Args),
@@ -68,10 +78,54 @@ impl Wait {
 pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
     match &args.command {
         Command::Build(args) => build::main(args),
+        Command::Fetch(args) => fetch::main(args),
+        Command::Publish(args) => publish::main(args),
         Command::Verify(args) => verify::main(args),
         Command::Show(args) => show::main(args),
         Command::Lock(args) => lock::main(args),
     }
+}
+
+/// Verifies the chains of a table that is to be written or published, or says why they do not hold.
+fn verified(table: &CheckedTable, trusted: &Trusted) -> Result<Vec<Chain>, ChainError> {
+    let chains = Chain::all_of(table)?;
+    chains.iter().try_for_each(|chain| trusted.verifier().verify(chain).map(|_| ()))?;
+    Ok(chains)
+}
+
+/// What was written, or published: the certificates in one line each, and what a caller should know of them.
+fn summary(chains: &[Chain], trusted: &Trusted) -> String {
+    let mut text = String::new();
+    for endorsement in chains.iter().filter_map(|chain| chain.endorsement().ok()) {
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "{}, TCB {}", endorsement.product_name, TcbText(endorsement.tcb));
+    }
+    for warning in trusted.warnings(chains) {
+        let _ = writeln!(text, "note: {warning}");
+    }
+    text
+}
+
+/// The last step of `build` and `fetch`: a table whose chains hold takes the place of the old one.
+fn install(
+    table: &CheckedTable,
+    output: &Path,
+    trusted: &Trusted,
+    wait: &Wait,
+    check: impl FnOnce(&[Chain]) -> Result<(), ChainError>,
+) -> Result<ExitCode, Failure> {
+    let chains = match verified(table, trusted).and_then(|chains| check(&chains).map(|()| chains)) {
+        Ok(chains) => chains,
+        Err(error) => {
+            print(&format!("not written: {error}\n"))?;
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    write(output, table, wait)?;
+    let (bytes, pages) = (table.as_bytes().len(), table.pages());
+    let head = format!("{}: {bytes} bytes, which need {pages} pages\n", output.display());
+    print(&(head + &summary(&chains, trusted)))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Reads a table as a VMM does, under a shared lock.

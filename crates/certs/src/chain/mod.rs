@@ -8,7 +8,7 @@ mod verify;
 
 pub use bundle::{Bundle, BundleError};
 pub use certificate::{Certificate, CertificateError, Endorsement, Role, SIMULATED};
-pub use verify::{Chain, ChainError, Root, Verified, Verifier, parse_report};
+pub use verify::{Chain, ChainError, Root, Verified, Verifier, check_signature, parse_report};
 
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,6 @@ use exeunt::certs::CheckedTable;
 use exeunt_proto::certs::{self as table, Table};
 use exeunt_proto::report::{SigningKey, TcbVersion};
 use std::time::{Duration, SystemTime};
-use x509_cert::der::EncodePem as _;
 
 const LENIENT: Verifier<'_> = Verifier { root: Root::Any, allow_simulated: true, at: None };
 
@@ -19,7 +18,7 @@ fn parsed(der: &[u8]) -> Certificate {
 }
 
 fn pem(der: &[u8]) -> String {
-    parsed(der).x509.to_pem(x509_cert::der::pem::LineEnding::LF).unwrap()
+    crate::testing::pem(&[der])
 }
 
 #[test]
@@ -163,6 +162,15 @@ fn each_thing_that_is_wrong_with_a_report_has_its_error() {
     report[0] = 9;
     assert_eq!(parse_report(&report).map(|_| ()), Err(ChainError::ReportVersion { version: 9 }));
     assert!(matches!(parse_report(&MILAN_REPORT[..1183]), Err(ChainError::Report(_))));
+}
+
+#[test]
+fn a_report_of_before_an_update_does_not_hold_with_the_certificate_of_after() {
+    let chain = chain_of(&MILAN_NEXT);
+    let verified = LENIENT.verify(&chain).unwrap();
+    let result = chain.check_report(&parse_report(MILAN_REPORT).unwrap());
+    let reported = TcbVersion { fmc: None, boot_loader: 3, tee: 0, snp: 20, microcode: 209 };
+    assert_eq!(result, Err(ChainError::Tcb { certified: verified.endorsement.tcb, reported }));
 }
 
 #[test]

@@ -331,7 +331,12 @@ impl Chain {
     }
 }
 
-fn check_signature(certificate: &Certificate, signer: &Certificate) -> Result<(), ChainError> {
+/// Checks that a certificate is signed by the key of another one, with RSASSA-PSS and SHA-384.
+///
+/// # Errors
+///
+/// [`ChainError::Key`], [`ChainError::Signature`].
+pub fn check_signature(certificate: &Certificate, signer: &Certificate) -> Result<(), ChainError> {
     let (role, by) = (certificate.role(), signer.role());
     let key = public_key(signer).filter(|key| key.size() == RSA_BYTES).ok_or(ChainError::Key { role: by })?;
     let (tbs, above) = (&certificate.x509.tbs_certificate, &signer.x509.tbs_certificate);

@@ -14,6 +14,8 @@ mod replace;
 pub use lock::{FileLock, Mode, is_locked_by_another};
 pub use provider::{Check, FileProvider, Instead, Options, Report, Reported};
 pub use read::{FileId, read_bounded};
+#[cfg(feature = "kds")]
+pub(crate) use replace::write_whole;
 pub use replace::{Held, replace};
 
 use crate::identity::TcbText;

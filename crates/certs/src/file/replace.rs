@@ -72,11 +72,18 @@ pub fn replace(
                 Err(error) => return Err(error),
             }
         };
-        NewFile::write(path, table)?.rename(path)?;
+        NewFile::write(path, table.as_bytes())?.rename(path)?;
         drop(lock);
         return sync_folder(path);
     }
     Err(FileError::Restless { path: path.clone(), times: MAX_TRIES })
+}
+
+/// Writes a file that nobody locks, whole or not at all.
+#[cfg(feature = "kds")]
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    NewFile::write(path, bytes)?.rename(path)?;
+    sync_folder(path)
 }
 
 /// Whether the parent's lock is on this file, and still held.
@@ -90,7 +97,7 @@ fn is_held(path: &Path, held: Held) -> Result<bool, FileError> {
 
 /// Creates a file that was not there. `false` if somebody else did.
 fn create(path: &Path, table: &CheckedTable) -> Result<bool, FileError> {
-    let new = NewFile::write(path, table)?;
+    let new = NewFile::write(path, table.as_bytes())?;
     match std::fs::hard_link(&new.path, path) {
         Ok(()) => sync_folder(path).map(|()| true),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
@@ -108,7 +115,7 @@ struct NewFile {
 
 impl NewFile {
     /// Writes it, with a name that no other thread or process takes.
-    fn write(target: &Path, table: &CheckedTable) -> Result<Self, FileError> {
+    fn write(target: &Path, bytes: &[u8]) -> Result<Self, FileError> {
         let name = target.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = target.with_file_name(format!(".{name}.{}-{number}.new", std::process::id()));
@@ -122,7 +129,7 @@ impl NewFile {
         let new = Self { path: path.clone() };
         // The mode of `open` passes through the mask of the process, this one does not.
         file.set_permissions(Permissions::from_mode(mode)).map_err(failed)?;
-        file.write_all(table.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
+        file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed)?;
         Ok(new)
     }
 

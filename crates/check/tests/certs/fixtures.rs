@@ -2,7 +2,7 @@
 
 use crate::world::{PAGES, attested, launch, vm_on};
 use exeunt_model::guest::message::Reply;
-use exeunt_model::psp::{Endorser, Product, Psp, PspConfig};
+use exeunt_model::psp::{Endorser, Product, Psp, PspConfig, Version};
 use exeunt_proto::host::Vcpu as _;
 use exeunt_proto::report::Report;
 use std::path::Path;
@@ -42,6 +42,13 @@ fn files() -> Vec<(String, Vec<u8>)> {
         add("ask.der", ask);
         add("vcek.der", vcek);
         if product == Product::Milan {
+            let old = psp.config().version;
+            let next = Version { tcb: [4, 0, 0, 0, 0, 0, 21, 210], ..old };
+            let newer = Psp::new(psp.config());
+            newer.update_firmware(next).unwrap();
+            newer.snp_commit().unwrap();
+            let [_, _, next_vcek] = newer.certificates(Endorser::Vcek).unwrap();
+            add("next-vcek.der", next_vcek);
             psp.snp_vlek_load(&psp.wrap_vlek(*b"a cloud provider")).unwrap();
             let [_, signer, of_csp] = psp.certificates(Endorser::Vlek).unwrap();
             add("asvk.der", signer);

@@ -1,12 +1,10 @@
 //! `exeunt certs build`: a table from certificates.
 
 use super::trust::Trust;
-use super::{Wait, write};
-use crate::{Failure, print};
-use exeunt_certs::chain::{Bundle, Chain};
+use super::{Wait, install};
+use crate::Failure;
+use exeunt_certs::chain::Bundle;
 use exeunt_certs::file::read_bounded;
-use exeunt_certs::identity::TcbText;
-use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -44,28 +42,6 @@ pub(super) fn main(args: &Args) -> Result<ExitCode, Failure> {
         let bytes = read_bounded(path).map_err(|error| error.to_string())?;
         bundle.add(&bytes).map_err(|error| format!("{}: {error}", path.display()))?;
     }
-    let chains = Chain::all_from(bundle.certificates()).and_then(|chains| {
-        chains.iter().try_for_each(|chain| trusted.verifier().verify(chain).map(|_| ()))?;
-        Ok(chains)
-    });
-    let chains = match chains {
-        Ok(chains) => chains,
-        Err(error) => {
-            print(&format!("not written: {error}\n"))?;
-            return Ok(ExitCode::FAILURE);
-        }
-    };
     let table = bundle.table().map_err(|error| error.to_string())?;
-    write(&args.output, &table, &args.wait)?;
-    let (bytes, pages) = (table.as_bytes().len(), table.pages());
-    let mut text = format!("{}: {bytes} bytes, room for {pages} pages needed\n", args.output.display());
-    for endorsement in chains.iter().filter_map(|chain| chain.endorsement().ok()) {
-        // Writing to a string does not fail.
-        let _ = writeln!(text, "{}, TCB {}", endorsement.product_name, TcbText(endorsement.tcb));
-    }
-    for warning in trusted.warnings(&chains) {
-        let _ = writeln!(text, "note: {warning}");
-    }
-    print(&text)?;
-    Ok(ExitCode::SUCCESS)
+    install(&table, &args.output, &trusted, &args.wait, |_| Ok(()))
 }

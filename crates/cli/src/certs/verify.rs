@@ -116,7 +116,7 @@ pub(super) fn main(args: &Args) -> Result<ExitCode, Failure> {
 }
 
 /// A report is signed by one key. A table may have the chain of another one besides.
-fn check_report(chains: &[Chain], report: &KnownReport<'_>) -> Result<(), ChainError> {
+pub(super) fn check_report(chains: &[Chain], report: &KnownReport<'_>) -> Result<(), ChainError> {
     let signed_by = |chain: &&Chain| {
         let is_vlek = chain.endorsement().is_ok_and(|endorsement| endorsement.csp.is_some());
         is_vlek == (report.signing_key() == SigningKey::Vlek)

@@ -9,18 +9,18 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 
-const MILAN: [&str; 3] = ["milan-vcek.der", "milan-ask.der", "milan-ark.der"];
+pub(super) const MILAN: [&str; 3] = ["milan-vcek.der", "milan-ask.der", "milan-ark.der"];
 
-fn exeunt(arguments: &[&str]) -> Output {
+pub(super) fn exeunt(arguments: &[&str]) -> Output {
     super::exeunt(&[&["certs"], arguments].concat())
 }
 
-fn data(name: &str) -> String {
+pub(super) fn data(name: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../certs/tests/data").join(name).to_str().unwrap().into()
 }
 
 /// What is printed, with the status that it must come with.
-fn printed(status: i32, arguments: &[&str]) -> String {
+pub(super) fn printed(status: i32, arguments: &[&str]) -> String {
     let output = exeunt(arguments);
     let text = stdout(&output);
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -29,7 +29,7 @@ fn printed(status: i32, arguments: &[&str]) -> String {
 }
 
 /// The table of these certificates in a folder of the test's own.
-fn table(name: &str, certificates: &[&str]) -> (Folder, String) {
+pub(super) fn table(name: &str, certificates: &[&str]) -> (Folder, String) {
     let folder = Folder::new(&format!("certs-{name}"));
     let path = format!("{}/certs.bin", folder.path());
     build(certificates, &path);

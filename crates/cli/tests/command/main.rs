@@ -2,6 +2,7 @@
 
 mod abi;
 mod certs;
+mod certs_fetch;
 mod explain;
 mod explore;
 mod migrate;
