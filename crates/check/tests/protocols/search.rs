@@ -77,6 +77,11 @@ where
 {
     let graph = Graph::of(model);
     let actions = graph.stranded(model).unwrap_or_else(|| panic!("{bug:?} strands nobody"));
+    let mut replayed = model
+        .init_states()
+        .into_iter()
+        .filter_map(|first| Path::from_actions(model, first, &actions).map(|path| path.last_state().clone()));
+    assert!(replayed.any(|last| !model.is_goal(&last)), "the way cannot be gone again: {actions:#?}");
     row::<M>(bug, M::GOAL, graph.states.len(), actions.len());
     actions
 }
