@@ -158,6 +158,9 @@ fn details(rule: &Rule) -> String {
     if !not_for.is_empty() {
         lines.push(format!("  not for   {}", not_for.join(", ")));
     }
+    if let Some(note) = &rule.note {
+        lines.push(format!("  note      {}", plain(note)));
+    }
     lines.push(format!("  scenario  {}", rule.scenarios.join(", ")));
     lines.join("\n") + "\n"
 }

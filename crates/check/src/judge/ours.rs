@@ -12,15 +12,20 @@ use exeunt::memory::MemoryOptions;
 use exeunt::policy::{EventPolicy, FaultPolicy};
 use exeunt::run::step_observed;
 use exeunt::snapshot::SavedEvents;
+use exeunt::tdx::{
+    CallInfo, GuestWriter, NoQuote, Notifier, NotifyTarget, QuoteLimits, QuoteProvider, QuoteSink, Quotes,
+    TdxPolicy,
+};
 use exeunt::{Policy, Stop, Watch, drain};
 use exeunt_abi::kvm::caps::Cap;
 use exeunt_abi::kvm::device_attr::sev_attr;
 use exeunt_abi::kvm::run::MAP_GPA_RANGE;
 use exeunt_abi::kvm::vm_type::VmType;
+use exeunt_abi::{Errno, Gpa};
 use exeunt_model::Rng;
 use exeunt_proto::exit::EventType;
-use exeunt_proto::host;
-use std::sync::{Arc, OnceLock};
+use exeunt_proto::host::{self, Action, Host};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// A VM that can run.
 struct Ready {
@@ -104,14 +109,21 @@ fn set_up(bench: &Bench<'_>, machine: &Machine) -> Result<Result<Ready, End>, St
 }
 
 fn policy(bench: &Bench<'_>, machine: &Machine) -> Result<Policy, String> {
-    let memory = guest_memory(&machine.vm, MemoryOptions::default())?;
-    let mut policy = Policy::new(memory);
+    let memory = Arc::new(guest_memory(&machine.vm, MemoryOptions::default())?);
+    let mut policy = Policy::new(Arc::clone(&memory));
     let orders = bench.situation.orders;
     if orders.convert_faults {
         policy.memory_faults = FaultPolicy::Convert;
     }
     if orders.ignore_events {
         [policy.shutdown, policy.reset, policy.crash] = [EventPolicy::Ignore; 3];
+    }
+    if orders.quotes {
+        let writer = Arc::new(Writer(Mutex::new(machine.host())));
+        let (provider, notifier) = (Arc::new(NoService), Arc::new(NoInterrupts));
+        let quotes = Quotes::new(provider, memory, writer, Some(notifier), QuoteLimits::default());
+        let (capabilities, _) = machine.vm.tdx_capabilities();
+        policy.tdx = TdxPolicy { quotes: Some(quotes), calls: CallInfo::from(&capabilities) };
     }
     if orders.certificates {
         let file = Arc::new(machine.cert_file());
@@ -239,5 +251,31 @@ impl Guard for FileLock {}
 impl Drop for FileLock {
     fn drop(&mut self) {
         self.0.unlock();
+    }
+}
+
+/// A quoting service that cannot be reached, and says so at once.
+struct NoService;
+
+impl QuoteProvider for NoService {
+    fn submit(&self, _: &[u8], sink: QuoteSink) {
+        sink.complete(Err(NoQuote::Unavailable));
+    }
+}
+
+/// Interrupts that nobody waits for.
+struct NoInterrupts;
+
+impl Notifier for NoInterrupts {
+    fn notify(&self, _: NotifyTarget) {}
+}
+
+/// Writes to a TD's buffer, which is recorded like every other effect.
+struct Writer(Mutex<JudgedHost>);
+
+impl GuestWriter for Writer {
+    fn write(&self, gpa: Gpa, bytes: &[u8]) -> Result<(), Errno> {
+        let mut host = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        host.apply(&Action::WriteGuest { gpa, bytes })
     }
 }

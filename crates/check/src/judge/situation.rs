@@ -29,6 +29,8 @@ pub(super) struct Orders {
     pub(super) convert_faults: bool,
     /// Give certificates.
     pub(super) certificates: bool,
+    /// Give quotes to TDs, and interrupts that announce them.
+    pub(super) quotes: bool,
     /// Be a 32-bit process.
     pub(super) is_32_bit: bool,
     /// What to do with the guest.
@@ -106,6 +108,7 @@ impl Situation {
                 ignore_events: false,
                 convert_faults: false,
                 certificates: false,
+                quotes: false,
                 is_32_bit: false,
                 task: Task::Run,
             },

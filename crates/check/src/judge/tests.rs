@@ -2,6 +2,8 @@ use super::situation::Situation;
 use super::twist::Twist;
 use super::*;
 use crate::rules;
+use exeunt_abi::ghci::Status;
+use exeunt_abi::kvm::run::{ExitReason, TdxGetQuote};
 use std::collections::BTreeSet;
 
 const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/rules-covered.md");
@@ -66,6 +68,21 @@ fn every_wrong_vmm_is_caught_by_the_rules_that_it_breaks_and_by_no_other() {
         stored == covered.page,
         "docs/rules-covered.md is not what this test makes; EXEUNT_BLESS=1 writes it anew"
     );
+}
+
+#[test]
+fn our_half_does_what_it_is_asked_for_where_nothing_is_wrong() {
+    let statuses = |name: &str| -> Vec<u64> {
+        let situation = situations::all().into_iter().find(|situation| situation.name == name).unwrap();
+        let trial = bench::run(&situation, Twist::default, 0).unwrap();
+        let view = view::View::new(&trial);
+        let calls = view.exits.iter().filter(|exit| exit.run.after.reason() == ExitReason::TDX);
+        calls.map(|exit| exit.answer.unwrap().before.payload::<TdxGetQuote>().ret).collect()
+    };
+    let quotes = statuses("td-get-quote");
+    assert_eq!(quotes.last(), Some(&Status::SUCCESS.0), "the last buffer is a good one");
+    assert_eq!(quotes.iter().filter(|status| **status == Status::SUCCESS.0).count(), 1);
+    assert_eq!(statuses("td-event-notify"), [Status::SUCCESS.0; 3]);
 }
 
 #[test]

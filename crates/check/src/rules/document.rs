@@ -28,6 +28,12 @@ pub fn document() -> String {
             let Rule { id, severity, text, source, .. } = rule;
             let _ = writeln!(page, "| {id} | {severity} | {text} | {source} | {} |", since(rule));
         }
+        for (at, (id, note)) in
+            section.rules.iter().filter_map(|rule| Some((&rule.id, rule.note.as_ref()?))).enumerate()
+        {
+            page.push_str(if at == 0 { "\n" } else { "" });
+            let _ = writeln!(page, "* {id}: {note}");
+        }
     }
     page
 }

@@ -28,6 +28,9 @@ pub struct Rule {
     /// Proposals that it does not hold for.
     #[serde(default, deserialize_with = "dialects", serialize_with = "names")]
     pub not_for: Vec<Dialect>,
+    /// What else there is to know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
     /// The scenarios that drive a VMM to where it bites.
     pub scenarios: Vec<String>,
 }

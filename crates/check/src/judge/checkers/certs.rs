@@ -116,7 +116,7 @@ fn known_ret(view: &View<'_>) -> Judgement {
 fn locked_until_done(view: &View<'_>) -> Judgement {
     const HELD: &str = "the lock is held until KVM_RUN gave EINTR under immediate_exit";
     let (mut is_locked, mut is_written, mut is_taken) = (false, false, false);
-    let mut exit = 0;
+    let mut exit = 0_usize;
     let mut bit = false;
     for (_, crossing) in view.crossings() {
         let broken = match crossing {
@@ -126,7 +126,9 @@ fn locked_until_done(view: &View<'_>) -> Judgement {
                 let runs_on = is_written && !is_taken && !run.immediate;
                 runs_on.then_some((HELD, "KVM_RUN without immediate_exit"))
             }
-            Crossing::Effect { effect: Effect::Write { .. }, .. } => {
+            Crossing::Effect { effect: Effect::Write { .. }, .. }
+                if view.exits.get(exit.saturating_sub(1)).and_then(request).is_some() =>
+            {
                 (is_written, is_taken) = (true, false);
                 (!is_locked).then_some((HELD, "it is not held when the table is written"))
             }

@@ -1,25 +1,30 @@
 //! TDs and their calls.
 
 use crate::judge::machine::Machine;
-use crate::judge::situation::{Rewrite, Situation};
+use crate::judge::situation::{Orders, Rewrite, Situation};
 use crate::programs::tdx;
-use exeunt_abi::ghci::leaf;
+use exeunt_abi::ghci::{QUOTE_VERSION, QuoteHeader, leaf};
 use exeunt_abi::kvm::run::ExitReason;
 use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::{Errno, Gpa};
 use exeunt_model::guest::tdx::map_gpa;
-use exeunt_model::guest::{Cpu, GuestFault};
+use exeunt_model::guest::{Access, Cpu, GuestFault};
 use exeunt_model::{Fault, FaultPlan, Point};
+use zerocopy::IntoBytes;
 
 pub(super) fn all() -> Vec<Situation> {
     let new = |name, guest| Situation::new(name, VmType::Tdx, guest);
+    let quotes = Orders { quotes: true, ..Orders::default() };
     vec![
         Situation {
             later: Some(NEWER_CALL),
             ..new("td-unknown-call", |vm, seed| vm.create_vcpu(seed, ask_for_a_quote))
         },
-        new("td-get-quote", |vm, seed| vm.create_vcpu(seed, ask_for_quotes)),
-        new("td-event-notify", |vm, seed| vm.create_vcpu(seed, choose_vectors)),
+        Situation { orders: quotes, ..new("td-get-quote", |vm, seed| vm.create_vcpu(seed, ask_for_quotes)) },
+        Situation {
+            orders: quotes,
+            ..new("td-event-notify", |vm, seed| vm.create_vcpu(seed, choose_vectors))
+        },
         Situation {
             prepare: Some(short_once),
             ..new("td-conversion-again", |vm, seed| vm.create_vcpu(seed, tdx::convert))
@@ -56,6 +61,8 @@ async fn ask_for_a_quote(cpu: Cpu) -> Result<(), GuestFault> {
 async fn ask_for_quotes(cpu: Cpu) -> Result<(), GuestFault> {
     let info = cpu.tdg_vp_info().await?;
     map_gpa(&cpu, info.shared(SHARED), 0x4000).await?;
+    let request = QuoteHeader { version: QUOTE_VERSION, status: 0, in_len: 1024, out_len: 0 };
+    cpu.write(SHARED, request.as_bytes(), Access::Shared).await?;
     for (gpa, bytes) in [
         (SHARED.0 + 0x10, 0x2000),
         (SHARED.0, 0x1800),

@@ -6,6 +6,7 @@ use crate::judge::transcript::Effect;
 use crate::judge::twist::{EnableCerts, FileHabit, Seen, Twist};
 use exeunt_abi::Gpa;
 use exeunt_abi::kvm::run::{RunPage, SnpReqCerts as Wire};
+use exeunt_proto::certs::ENTRY_BYTES;
 use exeunt_proto::exit::Exit;
 
 pub(super) const VARIANTS: &[Variant] = &[
@@ -115,18 +116,24 @@ pub(super) const VARIANTS: &[Variant] = &[
         name: "no-last-entry",
         what: "writes a table without an entry of zeroes",
         breaks: &["RC-7"],
-        twist: || writes(|bytes| bytes[72..96].fill(0xff)),
+        twist: || {
+            writes(|table| {
+                if let Some(last) = table.chunks_mut(ENTRY_BYTES).nth(3) {
+                    last.fill(0xff);
+                }
+            })
+        },
     },
     Variant {
         name: "guids-in-memory-order",
         what: "writes GUIDs with the first three fields reversed",
         breaks: &["RC-7"],
         twist: || {
-            writes(|bytes| {
-                for entry in bytes[..72].chunks_mut(24) {
-                    entry[..4].reverse();
-                    entry[4..6].reverse();
-                    entry[6..8].reverse();
+            writes(|table| {
+                for entry in table.chunks_mut(ENTRY_BYTES).take(3) {
+                    for field in [0..4, 4..6, 6..8] {
+                        entry.get_mut(field).unwrap_or_default().reverse();
+                    }
                 }
             })
         },
@@ -214,15 +221,15 @@ fn at_the_file(file: FileHabit) -> Twist {
     Twist { file, ..Twist::default() }
 }
 
-/// Writes other bytes.
-fn writes(change: fn(&mut Vec<u8>)) -> Twist {
+/// Writes other bytes for a table.
+fn writes(change: fn(&mut [u8])) -> Twist {
     Twist {
-        effect: Some(Box::new(move |_, effect| match effect {
-            Effect::Write { gpa, mut bytes } => {
+        effect: Some(Box::new(move |seen, effect| match (effect, &seen.exit) {
+            (Effect::Write { gpa, mut bytes }, Some(Exit::SnpReqCerts(_))) => {
                 change(&mut bytes);
                 vec![Effect::Write { gpa, bytes }]
             }
-            effect => vec![effect],
+            (effect, _) => vec![effect],
         })),
         ..Twist::default()
     }
