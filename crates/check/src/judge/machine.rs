@@ -57,6 +57,8 @@ impl Machine {
         }
         if vm_type == VmType::Tdx {
             initialise_td(&vm)?;
+        } else if situation.apic_in_kernel {
+            vm.create_irqchip().map_err(failed("KVM_CREATE_IRQCHIP"))?;
         }
         if matches!(vm_type, VmType::Snp | VmType::Tdx) {
             for part in situation.memory.iter().filter(|part| part.has_private) {

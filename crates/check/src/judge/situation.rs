@@ -68,6 +68,8 @@ pub(super) struct Situation {
     pub(super) memory: &'static [Part],
     pub(super) vcpus: u32,
     pub(super) guest: fn(&Vm, u64) -> Result<Vcpu, Errno>,
+    /// The local APICs are in the kernel, and so is a vCPU that waits.
+    pub(super) apic_in_kernel: bool,
     /// What is done to the VM before the VMM gets it.
     pub(super) prepare: Option<fn(&Machine)>,
     /// What is done to the first vCPU before the VMM gets it, and before what it saved is restored.
@@ -102,6 +104,7 @@ impl Situation {
             memory: PLAIN,
             vcpus: 1,
             guest,
+            apic_in_kernel: matches!(vm_type, VmType::Tdx),
             prepare: None,
             prepare_vcpu: None,
             orders: Orders {

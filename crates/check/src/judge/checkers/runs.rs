@@ -4,7 +4,6 @@ use super::Checker;
 use crate::judge::transcript::Status;
 use crate::judge::view::{ExitView, Judgement, View};
 use exeunt_abi::Errno;
-use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_proto::exit::Exit;
 use std::fmt::Write;
 
@@ -44,8 +43,8 @@ fn interruptions_are_retried(view: &View<'_>) -> Judgement {
         if let Some((effect, _)) = exit.effects.first() {
             return Err(exit.finding("the stale exit is not served again", format!("{effect:x?}")));
         }
-        // A TD's vCPU that halts waits in the kernel, and the VMM ends while it does.
-        let is_asleep = view.status() == Status::Success && view.trial.situation.vm_type == VmType::Tdx;
+        // A vCPU that halts waits in the kernel, and the VMM ends while it does.
+        let is_asleep = view.status() == Status::Success && view.trial.situation.apic_in_kernel;
         if exit.answer.is_none() && !is_asleep {
             return Err(exit.finding("the vCPU is entered again", view.text()));
         }

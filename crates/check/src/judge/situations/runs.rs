@@ -21,6 +21,12 @@ pub(super) fn all() -> Vec<Situation> {
             ..new("interrupted", VmType::SwProtected, |vm, seed| vm.create_vcpu(seed, convert_and_touch))
         },
         Situation {
+            vcpus: 2,
+            apic_in_kernel: true,
+            prepare: Some(start_the_second),
+            ..new("processor-that-starts", VmType::Default, |vm, seed| vm.create_vcpu(seed, plain::port_io))
+        },
+        Situation {
             raced: Some(|page| {
                 if page.reason() == ExitReason::HYPERCALL {
                     let mut call: Hypercall = page.payload();
@@ -61,6 +67,15 @@ fn interrupt(machine: &Machine) {
     let plan =
         [2, 4, 5].into_iter().fold(FaultPlan::new(), |plan, nth| plan.with(Point::Act, nth, Fault::Signal));
     machine.vm.set_fault_plan(plan);
+}
+
+/// INIT and the startup interrupt, which the second processor waits for: `KVM_RUN` gives `EAGAIN` once.
+fn start_the_second(machine: &Machine) {
+    const TO_THE_SECOND: u64 = 0xfee0_1000;
+    for message in [5 << 8, 6 << 8] {
+        // A processor that cannot be started never leaves the guest, which the checker sees.
+        let _ = machine.vm.signal_msi(TO_THE_SECOND, message);
+    }
 }
 
 /// Makes a page private and shared again, and uses it between.

@@ -46,6 +46,18 @@ pub(super) const VARIANTS: &[Variant] = &[
         },
     },
     Variant {
+        name: "eagain-ends",
+        what: "takes EAGAIN of a processor that is being started for the end",
+        breaks: &["RN-2"],
+        twist: || Twist {
+            give_up: Some(Box::new(|seen, _| {
+                let is_started = seen.entered == Err(Errno::EAGAIN);
+                is_started.then(|| end(Status::Failure, "KVM_RUN failed with EAGAIN"))
+            })),
+            ..Twist::default()
+        },
+    },
+    Variant {
         name: "serves-the-stale-exit",
         what: "serves the exit before a signal once more",
         breaks: &["RN-2"],
