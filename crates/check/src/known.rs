@@ -43,12 +43,16 @@ pub fn agree(memory: &GuestMemory, vm: &Vm, under_way: &[PageRange]) -> Result<(
             if !info.has_private && vm.has_private_page(gfn) {
                 return Err(format!("{gfn} has a private page that the VMM half does not know of"));
             }
-            let mut bytes = [0; 4096];
-            let read = vm.read_shared(gfn.gpa(), &mut bytes);
-            if !info.has_shared && read.is_ok() && bytes != [0; 4096] {
+            if !info.has_shared && has_content(vm, gfn) {
                 return Err(format!("{gfn} has shared memory in use that the VMM half does not know of"));
             }
         }
     }
     Ok(())
+}
+
+/// Whether the shared memory of a frame holds anything but zeroes.
+fn has_content(vm: &Vm, gfn: Gfn) -> bool {
+    let mut bytes = [0; 4096];
+    vm.read_shared(gfn.gpa(), &mut bytes).is_ok() && bytes != [0; 4096]
 }
