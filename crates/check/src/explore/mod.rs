@@ -70,7 +70,7 @@ impl Default for Config {
 pub struct Outcome {
     /// vCPUs.
     pub vcpus: u64,
-    /// Times that `KVM_RUN` was called.
+    /// Turns of vCPUs: an entry and its exit, or one effect of a conversion under way.
     pub steps: u64,
     /// Faults that happened.
     pub faults: usize,
@@ -231,7 +231,10 @@ impl<'m> World<'m> {
             runner.step(devices, policy)
         };
         self.outcome.steps = self.outcome.steps.saturating_add(1);
-        self.outcome.trace = checks::digest(self.outcome.trace, runner.vcpu().id(), runner.vcpu().page());
+        if runner.take_entered() {
+            let vcpu = runner.vcpu();
+            self.outcome.trace = checks::digest(self.outcome.trace, vcpu.id(), vcpu.page());
+        }
         checks::completions(runner.vcpu(), is_drained && result.is_ok())?;
         match result {
             Ok(()) => Ok(()),

@@ -14,7 +14,7 @@ const MAX_VIOLATIONS: usize = 16;
 pub struct Summary {
     /// Worlds that ran.
     pub worlds: u64,
-    /// Calls of `KVM_RUN` in all of them.
+    /// Turns of vCPUs in all of them.
     pub steps: u64,
     /// Faults that happened.
     pub faults: u64,

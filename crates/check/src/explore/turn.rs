@@ -19,6 +19,8 @@ pub(super) struct Runner<'m> {
     vcpu: Stirred,
     watch: Watch,
     under_way: Option<UnderWay<'m>>,
+    /// There is a page that nobody has looked at.
+    has_entered: bool,
 }
 
 /// A conversion whose effects are carried out one by one.
@@ -67,7 +69,12 @@ impl Port for Stirred {
 
 impl<'m> Runner<'m> {
     pub(super) fn new(vcpu: Vcpu, shelf: Shelf) -> Self {
-        Self { vcpu: Stirred { inner: vcpu, shelf }, watch: Watch::default(), under_way: None }
+        Self {
+            vcpu: Stirred { inner: vcpu, shelf },
+            watch: Watch::default(),
+            under_way: None,
+            has_entered: false,
+        }
     }
 
     pub(super) const fn vcpu(&self) -> &Vcpu {
@@ -79,8 +86,14 @@ impl<'m> Runner<'m> {
         self.under_way.as_ref().map(|under_way| under_way.conversion.range)
     }
 
+    /// Whether the vCPU was entered since this was asked last, so that its page is another.
+    pub(super) const fn take_entered(&mut self) -> bool {
+        std::mem::replace(&mut self.has_entered, false)
+    }
+
     /// Hands over what is pending, as before a snapshot.
     pub(super) fn drain(&mut self, devices: &mut Devices, policy: &Policy) -> Result<(), Stop> {
+        self.has_entered = true;
         drain(&mut self.vcpu, devices, policy)
     }
 
@@ -96,6 +109,7 @@ impl<'m> Runner<'m> {
             self.go_on(devices, memory);
             return Ok(());
         }
+        self.has_entered = true;
         let entered = self.vcpu.enter();
         let kernel = self.vcpu.kernel();
         let decoded = exit::decode(entered, self.vcpu.page(), kernel)?;
@@ -143,6 +157,7 @@ impl<'m> Runner<'m> {
 
     /// The whole way in one, by the service's own loop. For worlds that nobody stops in the middle.
     pub(super) fn step(&mut self, devices: &mut Devices, policy: &Policy) -> Result<(), Stop> {
+        self.has_entered = true;
         step_observed(&mut self.vcpu, devices, policy, &mut self.watch, &mut ())
     }
 }
