@@ -41,6 +41,10 @@ pub(crate) enum Scene {
     Overlap,
     /// Everything that `exeunt-linux` offers.
     Device,
+    /// Certificates are replaced and leased.
+    Certificates,
+    /// A quote is asked for.
+    Quotes,
 }
 
 impl Scene {
@@ -69,13 +73,15 @@ impl Scene {
             Self::PortIo => "port-io",
             Self::Overlap => "overlap",
             Self::Device => "device",
+            Self::Certificates => "certificates",
+            Self::Quotes => "quotes",
         }
     }
 
     /// What the guest does. A request has the first frame, the count of frames, and whether they become private.
     fn exit(self) -> Exit {
         let [gfn, pages, private] = match self {
-            Self::Warm | Self::Overlap | Self::Device => [0xf0, 1, 0],
+            Self::Warm | Self::Overlap | Self::Device | Self::Certificates | Self::Quotes => [0xf0, 1, 0],
             Self::NothingToDo => [0x10, 0x10, 0],
             Self::OneRun | Self::SameAgain => [0x10, 0x10, 1],
             Self::TwoRuns => [0, 0x30, 1],
@@ -149,7 +155,7 @@ fn policy() -> Policy {
 }
 
 /// Asks for a file that is not there, so that `strace` shows where a scene begins or the last one ends.
-fn mark(name: &str) {
+pub(crate) fn mark(name: &str) {
     assert!(std::fs::metadata(format!("{MARK}{name}")).is_err());
 }
 
