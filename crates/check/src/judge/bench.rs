@@ -4,7 +4,7 @@ use super::machine::Machine;
 use super::ours;
 use super::situation::Situation;
 use super::tape::Tape;
-use super::transcript::Transcript;
+use super::transcript::{End, Transcript};
 use super::twist::Twist;
 
 /// One run.
@@ -36,15 +36,32 @@ pub(super) struct Trial {
     pub(super) other: Option<Transcript>,
 }
 
+/// A VMM half: it makes its machines, sets them up, does what the orders of the scenario say, and ends.
+pub(super) type Half = fn(&Bench<'_>) -> Result<End, String>;
+
 /// Runs a scenario with our half, twisted.
 ///
 /// # Errors
 ///
 /// The scenario cannot be set up.
 pub(super) fn run(situation: &Situation, twist: impl Fn() -> Twist, seed: u64) -> Result<Trial, String> {
+    run_half(ours::serve, situation, twist, seed)
+}
+
+/// As [`run`], with any half.
+///
+/// # Errors
+///
+/// As [`run`].
+pub(super) fn run_half(
+    half: Half,
+    situation: &Situation,
+    twist: impl Fn() -> Twist,
+    seed: u64,
+) -> Result<Trial, String> {
     let once = |stale| {
         let bench = Bench { situation, tape: Tape::new(twist()), stale, seed };
-        let end = ours::serve(&bench).map_err(|error| format!("{}: {error}", situation.name))?;
+        let end = half(&bench).map_err(|error| format!("{}: {error}", situation.name))?;
         Ok::<_, String>(Transcript { records: bench.tape.into_records(), end })
     };
     let transcript = once(STALE)?;

@@ -12,6 +12,8 @@ mod checkers;
 #[cfg(test)]
 mod covered;
 mod machine;
+#[cfg(test)]
+mod other;
 mod ours;
 mod pages;
 mod port;

@@ -36,6 +36,22 @@ fn our_half_breaks_no_rule_in_the_scenarios_of_the_others_either() {
 }
 
 #[test]
+fn another_right_vmm_passes_every_rule_in_every_scenario_of_it() {
+    let mut broken = Vec::new();
+    for situation in situations::all() {
+        let trial = bench::run_half(other::serve, &situation, Twist::default, 0).unwrap();
+        let view = view::View::new(&trial);
+        for rule in rules::all().filter(|rule| rule.scenarios.iter().any(|name| name == situation.name)) {
+            let judgement = checkers::of(&rule.id).unwrap()(&view);
+            if judgement != Ok(true) {
+                broken.push(format!("{} in {}: {judgement:?}", rule.id, situation.name));
+            }
+        }
+    }
+    assert_eq!(broken, Vec::<String>::new());
+}
+
+#[test]
 fn every_rule_has_a_checker_and_every_scenario_belongs_to_a_rule() {
     for rule in rules::all() {
         assert!(checkers::of(&rule.id).is_some(), "{}", rule.id);
