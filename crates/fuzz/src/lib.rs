@@ -4,6 +4,7 @@
 //! `tests/replay.rs` calls each with the inputs of `fuzz/corpus`.
 #![forbid(unsafe_code)]
 
+mod chain;
 mod decoders;
 mod device;
 mod explorer;
@@ -14,7 +15,7 @@ mod snapshot;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target, by the name of its binary and of its corpus.
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 13] = [
     ("run_page", decoders::run_page),
     ("certs", decoders::certs),
     ("ghcb_page", decoders::ghcb_page),
@@ -27,6 +28,7 @@ pub const TARGETS: [Target; 12] = [
     ("device", device::ioctls),
     ("quote", quote::quote),
     ("snapshot", snapshot::snapshot),
+    ("chain", chain::chain),
 ];
 
 /// Calls the target with this name; nothing if there is none.

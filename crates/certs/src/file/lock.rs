@@ -49,8 +49,9 @@ impl FileLock {
         for _ in 0..MAX_SWAPS {
             let (file, metadata) = open_regular(path, mode == Mode::Exclusive)?;
             let lock = Self { file, id: FileId::of(&metadata), mode };
+            let mut has_turn = false;
             let is_taken = loop {
-                if lock.try_lock().map_err(FileError::system("lock", path))? {
+                if lock.try_lock(&mut has_turn).map_err(FileError::system("lock", path))? {
                     break true;
                 }
                 let waited = clock.now().saturating_sub(start);
@@ -71,13 +72,29 @@ impl FileLock {
         Err(FileError::Restless { path: path.into(), times: MAX_SWAPS })
     }
 
-    fn try_lock(&self) -> io::Result<bool> {
-        let kind = match self.mode {
-            Mode::Shared => libc::F_RDLCK,
-            Mode::Exclusive => libc::F_WRLCK,
-        };
+    /// Whoever wants to write takes the turn first and keeps it, and whoever wants to read goes through it. So readers
+    /// that are there are waited for, and others do not come in meanwhile.
+    fn try_lock(&self, has_turn: &mut bool) -> io::Result<bool> {
+        match self.mode {
+            Mode::Shared => {
+                if !self.set(libc::F_RDLCK, Part::Turn)? {
+                    return Ok(false);
+                }
+                let is_taken = self.set(libc::F_RDLCK, Part::Content)?;
+                self.set(libc::F_UNLCK, Part::Turn)?;
+                Ok(is_taken)
+            }
+            Mode::Exclusive => {
+                *has_turn = *has_turn || self.set(libc::F_WRLCK, Part::Turn)?;
+                Ok(*has_turn && self.set(libc::F_WRLCK, Part::Content)?)
+            }
+        }
+    }
+
+    /// `false` if somebody else has it.
+    fn set(&self, kind: i32, part: Part) -> io::Result<bool> {
         loop {
-            match fcntl(&self.file, FcntlArg::F_OFD_SETLK(&whole_file(kind))) {
+            match fcntl(&self.file, FcntlArg::F_OFD_SETLK(&part.lock(kind))) {
                 Ok(_) => return Ok(true),
                 Err(Errno::EAGAIN | Errno::EACCES) => return Ok(false),
                 Err(Errno::EINTR) => {}
@@ -113,7 +130,8 @@ impl FileLock {
 impl Drop for FileLock {
     fn drop(&mut self) {
         // To close the file is not enough where a child has inherited it. Nothing can be done about a failure.
-        let _ = fcntl(&self.file, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_UNLCK)));
+        let _ = self.set(libc::F_UNLCK, Part::Content);
+        let _ = self.set(libc::F_UNLCK, Part::Turn);
     }
 }
 
@@ -123,7 +141,7 @@ impl Drop for FileLock {
 ///
 /// [`FileError::System`].
 pub fn is_locked_by_another(file: &File, path: &Path) -> Result<bool, FileError> {
-    let mut query = whole_file(libc::F_RDLCK);
+    let mut query = Part::Content.lock(libc::F_RDLCK);
     fcntl(file, FcntlArg::F_OFD_GETLK(&mut query)).map_err(|errno| FileError::System {
         what: "query the lock of",
         path: path.into(),
@@ -132,14 +150,32 @@ pub fn is_locked_by_another(file: &File, path: &Path) -> Result<bool, FileError>
     Ok(i32::from(query.l_type) != libc::F_UNLCK)
 }
 
-/// A lock of all bytes of a file, those that will be written too.
-fn whole_file(kind: i32) -> libc::flock {
-    libc::flock {
-        // The kinds are 0, 1 and 2 on every architecture.
-        l_type: i16::try_from(kind).unwrap_or_default(),
-        l_whence: i16::try_from(libc::SEEK_SET).unwrap_or_default(),
-        l_start: 0,
-        l_len: 0,
-        l_pid: 0,
+/// Ranges of bytes that are locked. Other tools lock all bytes there can be, and so both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// What a file can have.
+    Content,
+    /// What no file has: whose turn it is.
+    Turn,
+}
+
+impl Part {
+    /// Where the turn begins.
+    const TURN_START: libc::off_t = 1 << 62;
+
+    fn lock(self, kind: i32) -> libc::flock {
+        let (start, length) = match self {
+            Self::Content => (0, Self::TURN_START),
+            // To the end, however far that is.
+            Self::Turn => (Self::TURN_START, 0),
+        };
+        libc::flock {
+            // The kinds are 0, 1 and 2 on every architecture.
+            l_type: i16::try_from(kind).unwrap_or_default(),
+            l_whence: i16::try_from(libc::SEEK_SET).unwrap_or_default(),
+            l_start: start,
+            l_len: length,
+            l_pid: 0,
+        }
     }
 }

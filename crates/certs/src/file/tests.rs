@@ -396,3 +396,71 @@ fn whoever_reads_sees_one_of_the_contents_whole_while_a_writer_replaces_them() {
     });
     assert!(leases.load(Ordering::Relaxed) > 2);
 }
+
+#[test]
+fn a_writer_is_not_kept_out_by_readers_of_whom_there_is_always_one() {
+    let folder = Folder::new("starve");
+    let path = folder.file("certs", table(b"old").as_bytes());
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let options = Options { wait_limit: Duration::from_secs(60), ..Options::default() };
+                let provider = FileProvider::new(&path).with_options(options);
+                while !stop.load(Ordering::Relaxed) {
+                    let lease = provider.lease().unwrap();
+                    std::thread::sleep(Duration::from_micros(300));
+                    drop(lease);
+                }
+            });
+        }
+        std::thread::sleep(Duration::from_millis(20));
+        for round in 0..5u8 {
+            let clock = SystemClock::default();
+            let replaced = replace(&path, &table(&[round; 10]), Duration::from_secs(30), None, &clock);
+            if replaced.is_err() {
+                stop.store(true, Ordering::Relaxed);
+            }
+            replaced.unwrap();
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
+/// Locks all bytes, as tools do that know the kernel's documentation and not this crate.
+fn plain_lock(file: &std::fs::File, kind: i32) -> bool {
+    use nix::fcntl::{FcntlArg, fcntl};
+    let lock = nix::libc::flock {
+        l_type: i16::try_from(kind).unwrap(),
+        l_whence: 0,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    fcntl(file, FcntlArg::F_OFD_SETLK(&lock)).is_ok()
+}
+
+#[test]
+fn tools_that_lock_the_whole_file_and_we_exclude_each_other() {
+    use nix::libc::{F_RDLCK, F_UNLCK, F_WRLCK};
+    let folder = Folder::new("plain");
+    let path = folder.file("certs", table(b"one").as_bytes());
+    let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let clock = SystemClock::default();
+    let ours = |mode| FileLock::acquire(&path, mode, Duration::ZERO, &clock);
+    // Mine, theirs, and whether both can be there.
+    let cases = [
+        (Mode::Shared, F_RDLCK, true),
+        (Mode::Shared, F_WRLCK, false),
+        (Mode::Exclusive, F_RDLCK, false),
+        (Mode::Exclusive, F_WRLCK, false),
+    ];
+    for (mode, theirs, together) in cases {
+        let lock = ours(mode).unwrap();
+        assert_eq!(plain_lock(&file, theirs), together, "{mode:?} first");
+        drop(lock);
+        assert!(plain_lock(&file, theirs), "{mode:?} is given back");
+        assert_eq!(ours(mode).is_ok(), together, "{mode:?} second");
+        assert!(plain_lock(&file, F_UNLCK));
+    }
+}

@@ -222,6 +222,26 @@ fn a_pointer_without_a_meaning_is_an_error_and_never_becomes_a_name() {
 }
 
 #[test]
+fn every_truncation_and_every_flipped_bit_of_a_pointer_is_refused_or_names_a_digest_and_a_tcb() {
+    let store = memory_store();
+    let whole = publish(&store, &table_of(&MILAN)).unwrap().pointer.to_bytes();
+    let is_safe = |bytes: &[u8]| match Pointer::from_bytes(bytes) {
+        Ok(pointer) => {
+            pointer.tcb().is_ok() && pointer.sha256.len() == 64 && !pointer.sha256.contains(['/', '.'])
+        }
+        Err(_) => true,
+    };
+    for length in 0..whole.len() {
+        assert!(is_safe(&whole[..length]), "{length}");
+        for bit in 0..8 {
+            let mut flipped = whole.clone();
+            flipped[length] ^= 1 << bit;
+            assert!(is_safe(&flipped), "byte {length}, bit {bit}");
+        }
+    }
+}
+
+#[test]
 fn a_store_that_does_not_answer_is_waited_for_up_to_the_limit() {
     let folder = Folder::new("store-hangs");
     let store = folder_store(&folder);
