@@ -127,6 +127,12 @@ static void check_arguments(void)
     expect(exeunt_vm_assume(vm, 0, 4097, true) == -EINVAL, "unaligned", "range");
     expect(exeunt_vm_assume(vm, 0, 4096, true) == 0 && exeunt_vm_remove_slot(vm, 0) == 0, "slot", "is removed");
     expect(exeunt_vm_remove_slot(vm, 0) == -ENOENT && exeunt_vm_add_slot(vm, 0, 4096, false) == 0, "slot", "is added");
+    struct exeunt_policy *policy = exeunt_policy_new();
+    expect(exeunt_policy_set_certificates(policy, run, 7) == -EINVAL, "short", "certificates");
+    expect(exeunt_policy_set_certificates_file(policy, NULL) == -EINVAL, "null", "file of certificates");
+    expect(exeunt_policy_set_certificates_file(policy, "/nonexistent") == 0, "any", "file of certificates");
+    expect(exeunt_policy_set_event(policy, EXEUNT_EVENT_RESET, 9) == -EINVAL, "unknown", "number");
+    exeunt_policy_free(policy);
     exeunt_policy_free(NULL), exeunt_vm_free(NULL), exeunt_vcpu_free(NULL);
     exeunt_vcpu_free(vcpu), exeunt_vm_free(vm);
 }

@@ -189,6 +189,12 @@ int exeunt_policy_set_certificates(struct exeunt_policy *policy,
                                    const uint8_t *table,
                                    size_t length);
 
+// Gives SNP guests the table that is in this file when they ask, under the lock that keeps whoever replaces the file
+// and the firmware's TCB away until KVM has taken the answer. While the file is not there, or holds no table, guests
+// get an empty table; while somebody else has it locked, they are told to come back.
+int exeunt_policy_set_certificates_file(struct exeunt_policy *policy,
+                                        const char *path);
+
 // Gives SNP guests no table but this answer: an `exeunt_certificates`.
 int exeunt_policy_set_no_certificates(struct exeunt_policy *policy, uint32_t answer);
 

@@ -1,14 +1,17 @@
 //! What a VM's policy is, member by member.
 #![allow(non_camel_case_types, reason = "the names are those of the header")]
 
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::{CStr, OsStr, c_char, c_int};
+use std::os::unix::ffi::OsStrExt;
 use std::slice;
+use std::sync::Arc;
 
 use exeunt::Policy;
 use exeunt::certs::{Certificates, CheckedTable, MAX_TABLE_BYTES};
 use exeunt::memory::{GuestMemory, MemoryOptions, MemorySlot, Reclaim};
 use exeunt::policy::{EventPolicy, FaultPolicy};
 use exeunt_abi::{Dialect, Errno, Kernel};
+use exeunt_certs::file::FileProvider;
 
 use crate::boundary::{guarded, status};
 use crate::vm_unsafe::range;
@@ -242,6 +245,32 @@ pub unsafe extern "C" fn exeunt_policy_set_certificates(
     let set = |policy: &mut exeunt_policy| {
         let table = CheckedTable::new(bytes.to_vec()).map_err(|_| Errno::EINVAL)?;
         policy.certificates = Certificates::Table(table);
+        Ok(())
+    };
+    // SAFETY: By the contract of this function.
+    unsafe { change(policy, set) }
+}
+
+/// Gives SNP guests the table that is in this file when they ask, under the lock that keeps whoever replaces the file
+/// and the firmware's TCB away until KVM has taken the answer. While the file is not there, or holds no table, guests
+/// get an empty table; while somebody else has it locked, they are told to come back.
+///
+/// # Safety
+///
+/// `policy` is as for `exeunt_policy_add_slot`; `path` is null or a string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn exeunt_policy_set_certificates_file(
+    policy: *mut exeunt_policy,
+    path: *const c_char,
+) -> c_int {
+    if path.is_null() {
+        return -Errno::EINVAL.0;
+    }
+    // SAFETY: It is a string, by the contract of this function.
+    let path = unsafe { CStr::from_ptr(path) };
+    let set = |policy: &mut exeunt_policy| {
+        let provider = FileProvider::new(OsStr::from_bytes(path.to_bytes()));
+        policy.certificates = Certificates::From(Arc::new(provider));
         Ok(())
     };
     // SAFETY: By the contract of this function.

@@ -277,3 +277,56 @@ fn an_answer_that_is_never_taken_ends_the_run_and_the_lock() {
     assert!(!leaf.is_held() && !lock.0.load(std::sync::atomic::Ordering::SeqCst));
     assert_eq!(memory.page.user[1], 0);
 }
+
+/// Numbers that look random and are the same each time.
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+}
+
+#[test]
+fn whatever_a_page_says_the_leaf_answers_in_the_spans_of_an_answer_or_not_at_all() {
+    let mut numbers = Numbers(0x9e37_79b9_7f4a_7c15);
+    let mut counts = [0u32; 3];
+    let mut policy = policy();
+    policy.memory_faults = exeunt::policy::FaultPolicy::Convert;
+    for dialect in Dialect::all() {
+        let kernel = Kernel { dialect, ..Kernel::default() };
+        for round in 0..4000 {
+            let mut bytes = [0; size_of::<RunPage>()];
+            for chunk in bytes.chunks_exact_mut(8) {
+                // Small numbers reach further than large ones.
+                let word = numbers.next() >> (numbers.next() % 64);
+                chunk.copy_from_slice(&word.to_le_bytes());
+            }
+            let mut page = RunPage::read_from_bytes(&bytes).unwrap();
+            page.exit_reason = round % 64;
+            let entered = match numbers.next() % 4 {
+                0 => Err(Errno::EFAULT),
+                1 => Err(Errno::EHWPOISON),
+                _ => Ok(()),
+            };
+            let before = page.clone();
+            let mut memory = Memory { page, writes: Vec::new(), takes: 0.into() };
+            let mut leaf = Leaf::new(kernel, Effects::default());
+            let served = leaf.serve(entered, &mut memory, &policy);
+            counts[match &served {
+                Served::Served => 0,
+                Served::NotOurs => 1,
+                Served::Stop(_) => 2,
+            }] += 1;
+            assert!(memory.writes.len() <= 2 && memory.takes.get() <= 1);
+            if served != Served::Served {
+                assert_eq!(memory.page, before, "{served:?}");
+            }
+            assert_eq!(memory.page.as_bytes()[..32], before.as_bytes()[..32]);
+        }
+    }
+    assert!(counts.iter().all(|count| *count > 100), "{counts:?}");
+}

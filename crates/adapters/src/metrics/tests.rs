@@ -133,3 +133,18 @@ fn an_answer_without_an_exit_has_no_time() {
     let samples = parse(&metrics.render());
     assert_eq!(samples.len(), 1, "{samples:?}");
 }
+
+#[test]
+fn one_exit_in_so_many_is_timed_and_all_are_counted() {
+    for (one_in, timed) in [(1, 10.0), (3, 4.0), (10, 1.0), (11, 1.0)] {
+        let metrics = Metrics::timing_one_in(NonZeroU32::new(one_in).unwrap());
+        let mut vcpu = metrics.vcpu();
+        for _ in 0..10 {
+            vcpu.event(&Event::Exit { kind: ExitKind::Tdx, errno: None });
+            vcpu.event(&Event::Reply(Reply::None));
+        }
+        let samples = parse(&metrics.render());
+        assert_eq!(sample(&samples, "exeunt_exits_total", &[("kind", "tdx")]), Some(10.0));
+        assert_eq!(sample(&samples, "exeunt_exit_handling_seconds_count", &[("kind", "tdx")]), Some(timed));
+    }
+}
