@@ -39,6 +39,9 @@ fn agent(timeout: Duration, roots: Option<TlsConfig>) -> Agent {
         .timeout_global(Some(timeout))
         .http_status_as_error(false)
         .max_redirects(3)
+        // Requests are seconds apart, and a connection that the server has closed meanwhile would be one that failed.
+        .max_idle_connections(0)
+        .max_idle_connections_per_host(0)
         .user_agent("exeunt");
     match roots {
         Some(tls) => config.tls_config(tls).build().into(),

@@ -109,7 +109,8 @@ impl CheckedTable {
         Self::new(directory)
     }
 
-    /// Reads a table from a file, at most [`MAX_TABLE_BYTES`].
+    /// Reads a table from a file that does not change, at most [`MAX_TABLE_BYTES`]. A host's table does, under the locks that
+    /// the provider of `exeunt-certs` takes, which does not wait for a pipe either.
     ///
     /// # Errors
     ///
