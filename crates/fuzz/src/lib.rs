@@ -8,6 +8,7 @@ mod chain;
 mod decoders;
 mod device;
 mod explorer;
+mod hand_over;
 mod quote;
 mod snapshot;
 
@@ -29,6 +30,7 @@ pub const TARGETS: [Target; 13] = [
     ("quote", quote::quote),
     ("snapshot", snapshot::snapshot),
     ("chain", chain::chain),
+    ("hand_over", hand_over::hand_over),
 ];
 
 /// Calls the target with this name; nothing if there is none.

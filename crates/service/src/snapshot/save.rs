@@ -19,7 +19,16 @@ use thiserror::Error;
 /// A vCPU with nothing pending: every answer has been handed over, and what they led to has been answered in turn. A
 /// completion is invisible to every ioctl that reads, so that a vCPU with one cannot be saved.
 #[derive(Debug)]
-pub struct Drained<'v, V>(&'v mut V);
+pub struct Drained<'v, V> {
+    vcpu: &'v mut V,
+    /// `kvm_run.flags` of the last entry.
+    flags: u16,
+}
+
+/// `KVM_RUN_X86_GUEST_MODE`: a guest of the guest was running. Linux 6.11 is the first to say so.
+///
+/// Source: Linux v7.2 `arch/x86/include/uapi/asm/kvm.h`.
+const RUN_X86_GUEST_MODE: u16 = 1 << 2;
 
 impl<'v, V: Vcpu> Drained<'v, V> {
     /// Drains a vCPU. It must not be entered again while this lives, which the borrow sees to.
@@ -29,15 +38,16 @@ impl<'v, V: Vcpu> Drained<'v, V> {
     /// An exit of a chain ended the run: the vCPU cannot be saved.
     pub fn drain(vcpu: &'v mut V, host: &mut impl Host, policy: &Policy) -> Result<Self, Stop> {
         drain(vcpu, host, policy)?;
-        Ok(Self(vcpu))
+        let flags = vcpu.page().flags;
+        Ok(Self { vcpu, flags })
     }
 }
 
 #[cfg(test)]
 impl<'v, V> Drained<'v, V> {
     /// One that is not entered at all.
-    pub(super) fn assume(vcpu: &'v mut V) -> Self {
-        Self(vcpu)
+    pub(super) fn assume(vcpu: &'v mut V, flags: u16) -> Self {
+        Self { vcpu, flags }
     }
 }
 
@@ -109,6 +119,12 @@ pub enum SaveError {
     /// Two vCPUs have the same id, or they are not in the order of their ids.
     #[error("vCPU {vcpu} is out of order")]
     Order {
+        /// The id.
+        vcpu: u64,
+    },
+    /// The vCPU runs a guest of the guest, whose state is not carried.
+    #[error("vCPU {vcpu} is inside of a nested guest, which no snapshot carries: run it until it is out")]
+    Nested {
         /// The id.
         vcpu: u64,
     },
@@ -186,8 +202,8 @@ pub fn save_outside<V: State>(
     devices: Vec<DeviceState>,
 ) -> Result<Snapshot, SaveError> {
     let mut snapshot = outline(Origin { contents: Contents::OutsideOnly, ..origin }, layout, devices);
-    for Drained(vcpu) in vcpus {
-        let state = outside(*vcpu)?;
+    for vcpu in vcpus {
+        let state = outside(vcpu.vcpu)?;
         push(&mut snapshot.vcpus, state)?;
     }
     snapshot.needs = snapshot.needs();
@@ -200,9 +216,12 @@ pub fn save_outside<V: State>(
 ///
 /// The first thing that cannot be read.
 pub fn save_vcpu<V: State>(vcpu: &mut Drained<'_, V>) -> Result<VcpuState, SaveError> {
-    let Drained(vcpu) = vcpu;
+    let Drained { vcpu, flags } = vcpu;
     let mut state = outside(*vcpu)?;
     let id = state.id;
+    if *flags & RUN_X86_GUEST_MODE != 0 {
+        return Err(SaveError::Nested { vcpu: id });
+    }
     for area in Area::ALL {
         let Some(kind) = section::area_number(area) else { continue };
         let mut bytes = vec![0; area.max_bytes()];

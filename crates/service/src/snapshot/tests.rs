@@ -359,7 +359,7 @@ fn a_saved_vm_has_its_shared_pages_that_are_not_zero_and_what_the_ioctls_said() 
     let mut host = Machine { memory: sample().pages, ..Machine::default() };
     host.memory.insert(5, Box::new([1; PAGE_BYTES]));
     let mut vcpu = Machine { id: 3, events: Some(vcpu(1).events), ..Machine::default() };
-    let mut drained = [Drained::assume(&mut vcpu)];
+    let mut drained = [Drained::assume(&mut vcpu, 0)];
     let origin = Origin::new(KERNEL, VmType::SwProtected);
     let snapshot =
         save(origin.clone(), layout(), PrivatePages::LeaveBehind, &mut host, &mut drained, Vec::new())
@@ -378,7 +378,7 @@ fn a_saved_vm_has_its_shared_pages_that_are_not_zero_and_what_the_ioctls_said() 
 fn a_confidential_vm_is_not_saved_but_for_what_its_vmm_sees() {
     for vm_type in [VmType::Sev, VmType::SevEs, VmType::Snp, VmType::Tdx] {
         let (mut host, mut vcpu) = (Machine::default(), Machine::default());
-        let mut drained = [Drained::assume(&mut vcpu)];
+        let mut drained = [Drained::assume(&mut vcpu, 0)];
         let origin = Origin::new(KERNEL, vm_type);
         let refused =
             save(origin.clone(), layout(), PrivatePages::LeaveBehind, &mut host, &mut drained, Vec::new());
@@ -390,4 +390,30 @@ fn a_confidential_vm_is_not_saved_but_for_what_its_vmm_sees() {
         let refused = outside.check(&Offers(vec![(Cap::VM_TYPES, u64::MAX)]));
         assert!(matches!(refused, Err(Refusal::OutsideOnly { .. })));
     }
+}
+
+#[test]
+fn a_vcpu_inside_of_a_nested_guest_is_not_saved() {
+    for flags in 0..=7u16 {
+        let mut vcpu = Machine::default();
+        let saved = save_vcpu(&mut Drained::assume(&mut vcpu, flags));
+        assert_eq!(saved.err(), (flags & 4 != 0).then_some(SaveError::Nested { vcpu: 0 }), "{flags:#x}");
+    }
+}
+
+#[test]
+fn the_layout_has_the_private_pages_that_the_vmm_knows_of_and_no_others() {
+    use crate::memory::{GuestMemory, MemorySlot, PageInfo};
+    let slots = [(0, 16, true), (0x100, 1, false), (0x200, 8, true)];
+    let slots = slots.map(|(gfn, pages, has_private)| SlotLayout { range: range(gfn, pages), has_private });
+    let known = slots.map(|slot| MemorySlot { range: slot.range, has_private: slot.has_private });
+    let memory = GuestMemory::new(known).unwrap();
+    assert_eq!(Layout::of(slots.to_vec(), &memory).attributes, []);
+    memory.assume(range(4, 3), PageInfo::fresh(PageState::Private));
+    // What else is known of a page makes no second run of it.
+    let kept = PageInfo { has_shared: true, ..PageInfo::fresh(PageState::Private) };
+    memory.assume(range(7, 1), kept);
+    memory.assume(range(0x207, 1), kept);
+    let run = |gfn, pages| AttributeRun { range: range(gfn, pages), attributes: MEMORY_ATTRIBUTE_PRIVATE };
+    assert_eq!(Layout::of(slots.to_vec(), &memory).attributes, [run(4, 4), run(0x207, 1)]);
 }
