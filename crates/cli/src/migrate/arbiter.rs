@@ -1,11 +1,15 @@
 //! The arbiter as a directory that both sides reach: a file for each transfer, of which the first link wins.
 
-use super::store::{Middle, sync_dir};
+use super::store::{Middle, make_dir, sync_dir};
 use crate::Failure;
 use exeunt::migrate::{Arbiter, Side, TransferId};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How often this process has asked: no two who ask write the same file.
+static ASKED: AtomicU64 = AtomicU64::new(0);
 
 /// Decisions in a directory.
 pub(crate) struct Directory<'a> {
@@ -19,9 +23,10 @@ impl<'a> Directory<'a> {
     }
 
     fn try_decide(&self, transfer: TransferId, me: Side) -> std::io::Result<Side> {
-        fs::create_dir_all(&self.dir)?;
+        make_dir(&self.dir)?;
         let decision = self.dir.join(transfer.to_string());
-        let mine = self.dir.join(format!("{transfer}.{me}.{}", std::process::id()));
+        let (process, count) = (std::process::id(), ASKED.fetch_add(1, Ordering::Relaxed));
+        let mine = self.dir.join(format!("{transfer}.{me}.{process}.{count}"));
         let mut file = File::create(&mine)?;
         writeln!(file, "{me}")?;
         file.sync_all()?;
@@ -71,9 +76,6 @@ mod tests {
                 let ask = |index: usize| {
                     barrier.wait();
                     let me = [Side::Source, Side::Target][index % 2];
-                    // Each has a directory of its own, as processes of two machines have.
-                    let dir =
-                        if index < 8 { dir.join("../").join(dir.file_name().unwrap()) } else { dir.clone() };
                     Directory::new(&dir, &|| {}).decide(transfer, me).unwrap()
                 };
                 let threads: Vec<_> = (0..8).map(|index| scope.spawn(move || ask(index))).collect();

@@ -3,6 +3,7 @@
 //! What the guest writes is held back until the checkpoint behind it is durable. It then goes to the log at the position that the
 //! checkpoint names: what is there already is compared, so that a release that was cut short is made again.
 
+use super::store::{parent, sync_dir};
 use crate::Failure;
 use exeunt::snapshot::DeviceState;
 use exeunt_abi::{Errno, Gpa};
@@ -104,6 +105,10 @@ impl Console {
             middle();
             file.write_all_at(second, start.saturating_add(first.len() as u64))?;
             file.sync_all()?;
+            if there == 0 {
+                // The name may be as new as the bytes.
+                sync_dir(parent(log))?;
+            }
             Ok(Ok(()))
         };
         write().map_err(|error| failed(error.to_string()))?.map_err(failed)?;

@@ -26,7 +26,7 @@ impl Store {
     /// Opens a directory, which is made if it is not there.
     pub(crate) fn open(dir: &Path) -> Result<Self, Failure> {
         let failed = |error| format!("cannot open {}: {error}", dir.display());
-        fs::create_dir_all(dir).map_err(failed)?;
+        make_dir(dir).map_err(failed)?;
         let lock =
             File::options().create(true).truncate(false).write(true).open(dir.join(LOCK)).map_err(failed)?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)
@@ -108,6 +108,20 @@ fn write_durably(dir: &Path, name: &str, bytes: &[u8], middle: Middle<'_>) -> Re
         sync_dir(dir)
     };
     write().map_err(|error: std::io::Error| format!("cannot write {}: {error}", path.display()))
+}
+
+/// Makes a directory durably, in one that is there. One that is there already is as good.
+pub(crate) fn make_dir(dir: &Path) -> std::io::Result<()> {
+    match fs::create_dir(dir) {
+        Ok(()) => sync_dir(parent(dir)),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// The directory that a name is in.
+pub(crate) fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Makes names durable.

@@ -3,7 +3,7 @@
 use crate::Failure;
 use exeunt::migrate::{Frames, Input, Message};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, ToSocketAddrs};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
@@ -45,7 +45,7 @@ impl Wire {
             let connected: std::io::Result<Box<dyn Socket>> = if is_path(address) {
                 UnixStream::connect(address).map(|socket| Box::new(socket) as Box<dyn Socket>)
             } else {
-                TcpStream::connect(address).map(|socket| Box::new(socket) as Box<dyn Socket>)
+                connect_tcp(address, until).map(|socket| Box::new(socket) as Box<dyn Socket>)
             };
             match connected {
                 Ok(socket) => return Ok(Self::new(socket)),
@@ -55,19 +55,23 @@ impl Wire {
         }
     }
 
-    /// Sends bytes.
-    pub(super) fn send_bytes(&mut self, bytes: &[u8], until: Instant) -> Input {
-        let sent = self.socket.set_timeouts(left(until)).and_then(|()| self.socket.write_all(bytes));
-        match sent {
-            Ok(()) => Input::Done,
-            Err(error) if is_late(&error) => Input::Late,
-            Err(_) => Input::Closed,
-        }
-    }
-
-    /// Sends a message.
+    /// Sends a message, until a time: also who reads byte by byte is late then.
     pub(super) fn send(&mut self, message: &Message, until: Instant) -> Input {
-        self.send_bytes(&message.to_bytes(), until)
+        let bytes = message.to_bytes();
+        let mut rest = bytes.as_slice();
+        while !rest.is_empty() {
+            if Instant::now() >= until || self.socket.set_timeouts(left(until)).is_err() {
+                return Input::Late;
+            }
+            match self.socket.write(rest) {
+                Ok(0) => return Input::Closed,
+                Ok(count) => rest = rest.get(count..).unwrap_or_default(),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if is_late(&error) => return Input::Late,
+                Err(_) => return Input::Closed,
+            }
+        }
+        Input::Done
     }
 
     /// Waits for a message, until a time.
@@ -146,6 +150,18 @@ impl Listener {
             }
         }
     }
+}
+
+/// Tries each address of a host, none for longer than there is time.
+fn connect_tcp(address: &str, until: Instant) -> std::io::Result<TcpStream> {
+    let mut last = std::io::Error::new(ErrorKind::NotFound, "the host has no address");
+    for one in address.to_socket_addrs()? {
+        match TcpStream::connect_timeout(&one, left(until)) {
+            Ok(socket) => return Ok(socket),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 fn is_path(address: &str) -> bool {

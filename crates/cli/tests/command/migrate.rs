@@ -53,6 +53,13 @@ impl World {
         command.args(["--listen", &self.path("socket")]).args(options).spawn().unwrap()
     }
 
+    /// Waits until the target listens, where the source has little patience.
+    fn wait_for_target(&self) {
+        while !std::path::Path::new(&self.path("socket")).exists() {
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+    }
+
     fn send(&self, options: Options<'_>) -> Child {
         // A guest that is to be shut down says nothing more.
         let values = if self.has_triple_fault { "0" } else { "2" };
@@ -114,7 +121,7 @@ fn steps(of: &str) -> Vec<String> {
 fn in_parallel<T: Sync>(items: &[T], run: impl Fn(usize, &T) + Sync) {
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
-        for _ in 0..4 {
+        for _ in 0..8 {
             scope.spawn(|| {
                 while let Some((index, item)) = {
                     let index = next.fetch_add(1, Ordering::Relaxed);
@@ -180,8 +187,8 @@ fn kill(
 ) -> [Output; 2] {
     let name = format!("migrate-{}-{has_triple_fault}", case.replace([':', ' '], "-"));
     let world = World::new(&name, "model", "sw-protected", has_triple_fault);
-    let receive = world.receive(&[&["--patience-ms", "2000"], target].concat());
-    let send = world.send(&[&["--patience-ms", "2000"], source].concat());
+    let receive = world.receive(&[&["--patience-ms", "5000"], target].concat());
+    let send = world.send(&[&["--patience-ms", "5000"], source].concat());
     let outputs = [send, receive].map(|child| child.wait_with_output().unwrap());
     world.settle(case, order);
     outputs
@@ -255,7 +262,8 @@ fn a_source_that_takes_the_vm_back_keeps_it_and_the_target_drops_its_copy() {
             if *side == "source" { (&stop[..], &[][..]) } else { (&[][..], &stop[..]) };
         // The target has a complete copy and has not asked; the source gives up waiting, asks, and goes on.
         let receive = world.receive(&[&["--hold-at", &hold], of_target].concat());
-        let sent = world.send(&[&["--patience-ms", "300"], of_source].concat()).wait_with_output().unwrap();
+        world.wait_for_target();
+        let sent = world.send(&[&["--patience-ms", "1500"], of_source].concat()).wait_with_output().unwrap();
         std::fs::write(&go, "").unwrap();
         let received = receive.wait_with_output().unwrap();
         let killed = if *side == "source" { &sent } else { &received };
@@ -331,8 +339,8 @@ fn a_vm_of_the_host_goes_on_exactly_where_it_was_whoever_is_killed() {
         let name = format!("migrate-{}", case.replace([':', ' '], "-"));
         let world = World::new(&name, "kvm", "default", false);
         let stop = |at: &'static str| if at.is_empty() { Vec::new() } else { vec!["--stop-at", at] };
-        let receive = world.receive(&[&["--patience-ms", "2000"][..], &stop(target)].concat());
-        let sent = world.send(&[&["--patience-ms", "2000"][..], &stop(source)].concat());
+        let receive = world.receive(&[&["--patience-ms", "5000"][..], &stop(target)].concat());
+        let sent = world.send(&[&["--patience-ms", "5000"][..], &stop(source)].concat());
         let outputs = [sent, receive].map(|child| child.wait_with_output().unwrap());
         assert_eq!(outputs.iter().any(was_killed), case != "kvm  ", "{case}: {outputs:?}");
         world.settle(&case, [["a", "b"], ["b", "a"]][index % 2]);
