@@ -129,7 +129,7 @@ impl<V: Linear> RunMap<V> {
 
     /// Gives the first page of a range a value, and the others those that follow from it.
     pub fn put(&mut self, pages: Range<u64>, first: V) {
-        if pages.start >= pages.end {
+        if pages.start >= pages.end || self.replace(&pages, first) {
             return;
         }
         self.clear(pages.clone());
@@ -148,6 +148,27 @@ impl<V: Linear> RunMap<V> {
             }
         }
         self.runs.insert(pages.start, (end, first));
+    }
+
+    /// Gives a run that is exactly this range another value, in place, unless it becomes one with a neighbour. Whether it
+    /// did.
+    fn replace(&mut self, pages: &Range<u64>, first: V) -> bool {
+        if !matches!(self.runs.get(&pages.start), Some((end, _)) if *end == pages.end) {
+            return false;
+        }
+        let behind = first.advance(pages.end.wrapping_sub(pages.start));
+        if matches!(self.runs.get(&pages.end), Some((_, right)) if *right == behind) {
+            return false;
+        }
+        if let Some((start, (end, left))) = self.runs.range(..pages.start).next_back() {
+            if *end == pages.start && left.advance(end.wrapping_sub(*start)) == first {
+                return false;
+            }
+        }
+        self.runs.get_mut(&pages.start).is_some_and(|(_, value)| {
+            *value = first;
+            true
+        })
     }
 
     /// Takes the values of a range away.

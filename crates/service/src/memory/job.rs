@@ -4,7 +4,7 @@
 //! host is told again, the memory that is no longer used is given back. A failure ends the conversion at its run;
 //! runs before it have been converted and stay so.
 
-use super::tracker::{Tracker, idle_backing};
+use super::tracker::{Tracker, Work, idle_backing};
 use exeunt_abi::Errno;
 use exeunt_proto::conversion::{Conversion, PageRange, PageState};
 use exeunt_proto::host::{Action, Host};
@@ -75,13 +75,34 @@ pub(crate) struct Job {
     /// Everything before this frame is done.
     cursor: u64,
     station: Station,
+    /// The effect of the station has not been asked for.
+    is_fresh: bool,
     failure: Option<Errno>,
 }
 
 impl Job {
-    pub(crate) const fn new(conversion: Conversion, reclaims: bool, prefaults: bool) -> Self {
+    /// A conversion of pages that nobody else converts until it ends.
+    pub(crate) fn new(conversion: Conversion, reclaims: bool, prefaults: bool, tracker: &Tracker) -> Self {
         let cursor = conversion.range.gfn().0;
-        Self { conversion, reclaims, prefaults, cursor, station: Station::Seek, failure: None }
+        let (station, is_fresh, failure) = (Station::End, true, None);
+        let mut job = Self { conversion, reclaims, prefaults, cursor, station, is_fresh, failure };
+        job.station = job.seek(tracker);
+        job
+    }
+
+    /// Whether there is nothing to do.
+    pub(crate) fn is_done(&self) -> bool {
+        self.station == Station::End
+    }
+
+    /// What comes next, where that is not decided by what is known of pages.
+    pub(crate) fn next_by_itself(&mut self, last: Result<(), Errno>) -> Option<Effect> {
+        match (self.station, last) {
+            _ if self.is_fresh => self.is_fresh = false,
+            (Station::Before(run), Ok(())) => self.station = Station::Attributes { run, tries: 1 },
+            _ => return None,
+        }
+        self.effect()
     }
 
     /// What has failed, if the conversion did.
@@ -89,12 +110,18 @@ impl Job {
         self.failure
     }
 
-    /// Takes in how the last effect went, and says what comes next. `None` at the end.
+    /// Takes in how the last effect went, and says what comes next. `None` at the end. Asked after
+    /// [`Job::next_by_itself`].
     pub(crate) fn next_effect(&mut self, tracker: &mut Tracker, last: Result<(), Errno>) -> Option<Effect> {
         self.station = self.after_station(tracker, last);
         if self.station == Station::Seek {
             self.station = self.seek(tracker);
         }
+        self.effect()
+    }
+
+    /// What is done at this station.
+    fn effect(&self) -> Option<Effect> {
         let of = |range| Conversion { range, to: self.conversion.to };
         Some(match self.station {
             Station::Seek | Station::End => return None,
@@ -182,14 +209,14 @@ impl Job {
 
     /// The next run that has to change or to be given back, whichever comes first.
     fn seek(&self, tracker: &Tracker) -> Station {
-        let rest = self.cursor..self.conversion.range.end().0;
-        let change = tracker.first_unlike(self.conversion.to, rest.clone());
-        let idle = if self.reclaims { tracker.first_idle(self.conversion.to, rest) } else { None };
-        match (change, idle) {
-            (Some(change), Some(idle)) if idle.gfn() < change.gfn() => Station::Discard(idle),
-            (Some(change), _) => Station::Before(change),
-            (None, Some(idle)) => Station::Discard(idle),
-            (None, None) => Station::End,
+        let end = self.conversion.range.end().0;
+        if self.cursor >= end {
+            return Station::End;
+        }
+        match tracker.first_work(self.conversion.to, self.cursor..end, self.reclaims) {
+            Some(Work::Change(run)) => Station::Before(run),
+            Some(Work::Reclaim(run)) => Station::Discard(run),
+            None => Station::End,
         }
     }
 }

@@ -21,7 +21,7 @@ use exeunt_proto::host::Host;
 use job::Job;
 use slots::Slots;
 use std::sync::PoisonError;
-use tracker::{Tracker, frames};
+use tracker::Tracker;
 
 /// Conversions under way for which room is kept: as many vCPUs convert at once without an allocation.
 const QUEUE: usize = 64;
@@ -213,8 +213,8 @@ impl GuestMemory {
         host: &mut impl Host,
         observer: &mut impl Observer,
     ) -> Result<(), Errno> {
-        if !self.is_done(conversion) {
-            carry_out(self.begin(conversion), host, observer)?;
+        if let Some(converting) = self.begin_unless_done(conversion) {
+            carry_out(converting, host, observer)?;
         }
         self.reclaim(host, observer);
         Ok(())
@@ -244,13 +244,36 @@ impl GuestMemory {
     /// Begins a conversion whose effects the caller carries out, and waits for those that overlap. A thread that
     /// has begun one must not begin another before it has ended.
     pub fn begin(&self, conversion: Conversion) -> Converting<'_> {
+        self.wait_for(conversion, self.lock())
+    }
+
+    /// As [`GuestMemory::begin`], or nothing where there is nothing to do and nobody to wait for.
+    fn begin_unless_done(&self, conversion: Conversion) -> Option<Converting<'_>> {
         let mut state = self.lock();
+        if state.is_busy(conversion.range) {
+            return Some(self.wait_for(conversion, state));
+        }
+        let job = self.job(conversion, &state);
+        if job.is_done() {
+            return None;
+        }
+        let ticket = state.enqueue(conversion.range);
+        Some(Converting { memory: self, ticket, job, has_ended: false })
+    }
+
+    fn wait_for<'a>(&'a self, conversion: Conversion, state: MutexGuard<'a, State>) -> Converting<'a> {
+        let mut state = state;
         let ticket = state.enqueue(conversion.range);
         while !state.is_first(ticket, conversion.range) {
             state = self.freed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        drop(state);
-        self.converting(ticket, conversion, self.options.reclaim == Reclaim::AtOnce)
+        let job = self.job(conversion, &state);
+        Converting { memory: self, ticket, job, has_ended: false }
+    }
+
+    fn job(&self, conversion: Conversion, state: &State) -> Job {
+        let reclaims = self.options.reclaim == Reclaim::AtOnce;
+        Job::new(conversion, reclaims, self.options.prefault, &state.tracker)
     }
 
     /// As [`GuestMemory::begin`] for those who cannot wait: `None` while another conversion overlaps.
@@ -261,39 +284,24 @@ impl GuestMemory {
             return None;
         }
         let ticket = state.enqueue(conversion.range);
-        drop(state);
-        Some(self.converting(ticket, conversion, self.options.reclaim == Reclaim::AtOnce))
+        let job = self.job(conversion, &state);
+        Some(Converting { memory: self, ticket, job, has_ended: false })
     }
 
     /// Begins to give back a run of idle memory, of at most so many pages: going round, so that each has its turn.
     fn begin_reclaim(&self, pages: u64) -> Option<Converting<'_>> {
         let mut state = self.lock();
         let hand = state.hand;
-        let found = state.tracker.first_idle_of_any(hand..u64::MAX);
-        let (run, to) = found.or_else(|| state.tracker.first_idle_of_any(0..hand))?;
+        let found = state.tracker.first_idle(hand..u64::MAX);
+        let (run, to) = found.or_else(|| state.tracker.first_idle(0..hand))?;
         let range = PageRange::new(run.gfn(), run.pages().min(pages.max(1)))?;
         state.hand = range.end().0;
         if state.is_busy(range) {
             return None;
         }
         let ticket = state.enqueue(range);
-        drop(state);
-        let conversion = Conversion { range, to };
-        Some(self.converting(ticket, conversion, true))
-    }
-
-    fn converting(&self, ticket: u64, conversion: Conversion, reclaims: bool) -> Converting<'_> {
-        let job = Job::new(conversion, reclaims, self.options.prefault);
-        Converting { memory: self, ticket, job, has_ended: false }
-    }
-
-    /// Whether a conversion has nothing to do and nothing to wait for.
-    fn is_done(&self, Conversion { range, to }: Conversion) -> bool {
-        let state = self.lock();
-        let reclaims = self.options.reclaim == Reclaim::AtOnce;
-        !state.is_busy(range)
-            && state.tracker.first_unlike(to, frames(range)).is_none()
-            && !(reclaims && state.tracker.first_idle(to, frames(range)).is_some())
+        let job = Job::new(Conversion { range, to }, true, false, &state.tracker);
+        Some(Converting { memory: self, ticket, job, has_ended: false })
     }
 
     /// No code that holds the lock can leave the state half changed, so that a panic elsewhere does not matter.
@@ -326,7 +334,7 @@ fn carry_out(
     job.finish()
 }
 
-/// A conversion under way. Nobody else converts its pages until it is dropped.
+/// A conversion under way. Nobody else converts its pages until it has ended or is dropped.
 ///
 /// Effects are carried out in order: [`Converting::next_effect`] takes how the last one went, `Ok` at first. One that
 /// is dropped before its end leaves the run that it was at in doubt, and the next conversion sets it right.
@@ -342,9 +350,29 @@ pub struct Converting<'a> {
 impl Converting<'_> {
     /// Takes in how the last effect went, and says what comes next; `None` at the end.
     pub fn next_effect(&mut self, last: Result<(), Errno>) -> Option<Effect> {
-        let next = self.job.next_effect(&mut self.memory.lock().tracker, last);
-        self.has_ended = next.is_none();
+        if let Some(effect) = self.job.next_by_itself(last) {
+            return Some(effect);
+        }
+        let mut state = self.memory.lock();
+        let next = self.job.next_effect(&mut state.tracker, last);
+        if next.is_none() && !self.has_ended {
+            self.has_ended = true;
+            self.release(state);
+        }
         next
+    }
+
+    /// Lets others have the pages.
+    fn release(&self, state: MutexGuard<'_, State>) {
+        let mut state = state;
+        let at = state.queue.iter().position(|(ticket, _)| *ticket == self.ticket);
+        let ended = at.map(|at| state.queue.remove(at));
+        // Waking is a system call, whether anyone sleeps or not. Who waits for these pages is in the queue.
+        let is_awaited = ended.is_some_and(|(_, range)| state.is_busy(range));
+        drop(state);
+        if is_awaited {
+            self.memory.freed.notify_all();
+        }
     }
 
     /// How it ended.
@@ -363,17 +391,10 @@ impl Converting<'_> {
 
 impl Drop for Converting<'_> {
     fn drop(&mut self) {
-        let mut state = self.memory.lock();
         if !self.has_ended {
+            let mut state = self.memory.lock();
             self.job.abandon(&mut state.tracker);
-        }
-        let at = state.queue.iter().position(|(ticket, _)| *ticket == self.ticket);
-        let ended = at.map(|at| state.queue.remove(at));
-        // Waking is a system call, whether anyone sleeps or not. Who waits for these pages is in the queue.
-        let is_awaited = ended.is_some_and(|(_, range)| state.is_busy(range));
-        drop(state);
-        if is_awaited {
-            self.memory.freed.notify_all();
+            self.release(state);
         }
     }
 }

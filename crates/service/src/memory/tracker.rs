@@ -59,6 +59,21 @@ pub(crate) const fn idle_backing(state: PageState) -> Backing {
     }
 }
 
+/// What is left to do for a run of pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// Change its attributes.
+    Change(PageRange),
+    /// Give its idle memory back.
+    Reclaim(PageRange),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Change,
+    Reclaim,
+}
+
 /// Every page with a private half, in runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tracker {
@@ -84,11 +99,22 @@ impl Tracker {
     }
 
     /// Changes what is known of pages that are known.
-    pub(crate) fn update(&mut self, range: PageRange, change: impl FnMut(PageInfo) -> PageInfo) {
-        let before = self.idle_in(frames(range));
-        self.pages.update(frames(range), change);
-        let after = self.idle_in(frames(range));
-        self.idle_pages = self.idle_pages.saturating_sub(before).saturating_add(after);
+    pub(crate) fn update(&mut self, range: PageRange, mut change: impl FnMut(PageInfo) -> PageInfo) {
+        let Range { start: mut next, end } = frames(range);
+        while let Some(Run { pages, first }) = self.pages.first_in(next..end) {
+            next = pages.end;
+            let changed = change(first);
+            if changed == first {
+                continue;
+            }
+            let count = pages.end.saturating_sub(pages.start);
+            match (first.has_idle(), changed.has_idle()) {
+                (true, false) => self.idle_pages = self.idle_pages.saturating_sub(count),
+                (false, true) => self.idle_pages = self.idle_pages.saturating_add(count),
+                _ => {}
+            }
+            self.pages.put(pages, changed);
+        }
     }
 
     /// What is known of one page.
@@ -124,35 +150,45 @@ impl Tracker {
         self.pages.runs(frames(range)).all(|run| run.first.is(PageState::Shared))
     }
 
-    /// The first run of pages in a range that are not certainly in a state.
-    pub(crate) fn first_unlike(&self, state: PageState, range: Range<u64>) -> Option<PageRange> {
-        self.first_where(range, |info| !info.is(state))
+    /// The first run of pages in a range that are not certainly in a state, or that are and whose idle memory may hold
+    /// something, if that counts.
+    pub(crate) fn first_work(&self, to: PageState, range: Range<u64>, reclaims: bool) -> Option<Work> {
+        let work_of = |info: PageInfo| match info.is(to) {
+            false => Some(Kind::Change),
+            true if reclaims && info.has_idle() => Some(Kind::Reclaim),
+            true => None,
+        };
+        let (pages, kind) = self.first_where(range, work_of)?;
+        Some(match kind {
+            Kind::Change => Work::Change(pages),
+            Kind::Reclaim => Work::Reclaim(pages),
+        })
     }
 
-    /// The first run of pages in a range whose idle memory may hold something, and that are certainly in a state.
-    pub(crate) fn first_idle(&self, state: PageState, range: Range<u64>) -> Option<PageRange> {
-        self.first_where(range, |info| info.is(state) && info.has_idle())
+    /// The first run of pages in a range whose state is sure and whose idle memory may hold something, and that state.
+    pub(crate) fn first_idle(&self, range: Range<u64>) -> Option<(PageRange, PageState)> {
+        self.first_where(range, |info| (info.is_certain && info.has_idle()).then_some(info.state))
     }
 
-    /// The first run of pages in a range whose idle memory may hold something, whatever their state is.
-    pub(crate) fn first_idle_of_any(&self, range: Range<u64>) -> Option<(PageRange, PageState)> {
-        let found = self.first_where(range.clone(), |info| info.is_certain && info.has_idle())?;
-        let state = self.get(found.gfn())?.state;
-        Some((self.first_idle(state, frames(found))?, state))
-    }
-
-    /// The first maximal run of pages that pass a test. Its cost is the runs up to its end.
-    fn first_where(&self, range: Range<u64>, mut test: impl FnMut(PageInfo) -> bool) -> Option<PageRange> {
-        let mut found: Option<Range<u64>> = None;
+    /// The first maximal run of pages of which a question has the same answer. Its cost is the runs up to its end.
+    fn first_where<K: Copy + PartialEq>(
+        &self,
+        range: Range<u64>,
+        ask: impl Fn(PageInfo) -> Option<K>,
+    ) -> Option<(PageRange, K)> {
+        let mut found: Option<(Range<u64>, K)> = None;
         for Run { pages, first } in self.pages.runs(range) {
-            match &mut found {
-                Some(run) if test(first) && run.end == pages.start => run.end = pages.end,
-                Some(_) => break,
-                None if test(first) => found = Some(pages),
-                None => {}
+            match (&mut found, ask(first)) {
+                (Some((run, kind)), Some(same)) if *kind == same && run.end == pages.start => {
+                    run.end = pages.end;
+                }
+                (Some(_), _) => break,
+                (None, Some(kind)) => found = Some((pages, kind)),
+                (None, None) => {}
             }
         }
-        page_range(found?)
+        let (run, kind) = found?;
+        Some((page_range(run)?, kind))
     }
 
     fn idle_in(&self, range: Range<u64>) -> u64 {

@@ -74,13 +74,18 @@ fn a_search_joins_runs_that_differ_in_what_does_not_matter() {
         (8, 4, PageInfo::fresh(Shared)),
         (16, 4, PageInfo::fresh(Private)),
     ]);
-    assert_eq!(tracker.first_unlike(Shared, 0..100), Some(range(0, 8)));
-    assert_eq!(tracker.first_unlike(Shared, 2..6), Some(range(2, 4)));
-    assert_eq!(tracker.first_unlike(Shared, 8..100), Some(range(16, 4)), "not over a hole");
-    assert_eq!(tracker.first_unlike(Private, 0..8), None);
-    assert_eq!(tracker.first_idle(Private, 0..100), Some(range(4, 4)));
-    assert_eq!(tracker.first_idle_of_any(0..100), Some((range(4, 4), Private)));
-    assert_eq!(tracker.first_idle_of_any(8..100), None);
+    let work = |to, pages: Range<u64>, reclaims| tracker.first_work(to, pages, reclaims);
+    let change = |gfn, pages| Some(Work::Change(range(gfn, pages)));
+    for reclaims in [false, true] {
+        assert_eq!(work(Shared, 0..100, reclaims), change(0, 8));
+        assert_eq!(work(Shared, 2..6, reclaims), change(2, 4));
+        assert_eq!(work(Shared, 8..100, reclaims), change(16, 4), "not over a hole");
+    }
+    assert_eq!(work(Private, 0..8, false), None);
+    assert_eq!(work(Private, 0..100, true), Some(Work::Reclaim(range(4, 4))), "whichever comes first");
+    assert_eq!(work(Private, 0..100, false), change(8, 4));
+    assert_eq!(tracker.first_idle(0..100), Some((range(4, 4), Private)));
+    assert_eq!(tracker.first_idle(8..100), None);
 }
 
 #[test]
