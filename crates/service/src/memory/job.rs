@@ -75,6 +75,8 @@ pub(crate) struct Job {
     /// Everything before this frame is done.
     cursor: u64,
     station: Station,
+    /// Where it goes on after the host has taken a change in: found while the pages were looked at anyway.
+    then: Station,
     /// The effect of the station has not been asked for.
     is_fresh: bool,
     failure: Option<Errno>,
@@ -84,8 +86,8 @@ impl Job {
     /// A conversion of pages that nobody else converts until it ends.
     pub(crate) fn new(conversion: Conversion, reclaims: bool, prefaults: bool, tracker: &Tracker) -> Self {
         let cursor = conversion.range.gfn().0;
-        let (station, is_fresh, failure) = (Station::End, true, None);
-        let mut job = Self { conversion, reclaims, prefaults, cursor, station, is_fresh, failure };
+        let (station, then, is_fresh, failure) = (Station::End, Station::End, true, None);
+        let mut job = Self { conversion, reclaims, prefaults, cursor, station, then, is_fresh, failure };
         job.station = job.seek(tracker);
         job
     }
@@ -100,6 +102,9 @@ impl Job {
         match (self.station, last) {
             _ if self.is_fresh => self.is_fresh = false,
             (Station::Before(run), Ok(())) => self.station = Station::Attributes { run, tries: 1 },
+            (Station::After(run), Ok(())) if self.prefaults_for() => self.station = Station::Prefault(run),
+            // Without prefaulted pages the guest pays with exits, so that this is no failure.
+            (Station::After(_), Ok(())) | (Station::Prefault(_), _) => self.station = self.then,
             _ => return None,
         }
         self.effect()
@@ -151,13 +156,20 @@ impl Job {
     fn after_station(&mut self, tracker: &mut Tracker, last: Result<(), Errno>) -> Station {
         match (self.station, last) {
             (Station::Seek, _) => Station::Seek,
-            (Station::Before(run), Ok(())) => Station::Attributes { run, tries: 1 },
+            // Where these lead is not decided here.
+            (station @ (Station::Before(_) | Station::After(_)), Ok(()))
+            | (station @ Station::Prefault(_), _) => station,
             (Station::Before(_), Err(errno)) => {
                 self.failure = Some(errno);
                 Station::End
             }
             (Station::Attributes { run, .. }, Ok(())) => {
                 set_state(tracker, run, self.conversion.to);
+                if !self.reclaims {
+                    self.cursor = run.end().0;
+                }
+                // The idle memory of the run comes next, or the next run.
+                self.then = self.seek(tracker);
                 Station::After(run)
             }
             (Station::Attributes { run, tries }, Err(Errno::EINTR | Errno::EAGAIN)) if tries < TRIES => {
@@ -167,13 +179,6 @@ impl Job {
                 self.failure = Some(errno);
                 doubt(tracker, run);
                 Station::Undo(run)
-            }
-            (Station::After(run), Ok(())) if self.prefaults && self.conversion.to == PageState::Private => {
-                Station::Prefault(run)
-            }
-            (Station::After(run) | Station::Prefault(run), Ok(())) | (Station::Prefault(run), Err(_)) => {
-                // Without prefaulted pages the guest pays with exits, so that this is no failure.
-                self.done_with(run)
             }
             (Station::After(run), Err(errno)) => {
                 self.failure = Some(errno);
@@ -199,12 +204,8 @@ impl Job {
         }
     }
 
-    /// The attributes of a run are as they are to be. Its idle memory is found by the next search.
-    fn done_with(&mut self, run: PageRange) -> Station {
-        if !self.reclaims {
-            self.cursor = run.end().0;
-        }
-        Station::Seek
+    const fn prefaults_for(&self) -> bool {
+        self.prefaults && matches!(self.conversion.to, PageState::Private)
     }
 
     /// The next run that has to change or to be given back, whichever comes first.

@@ -176,6 +176,10 @@ impl Tracker {
         range: Range<u64>,
         ask: impl Fn(PageInfo) -> Option<K>,
     ) -> Option<(PageRange, K)> {
+        // Most ranges lie within one run, and then nothing has to be joined.
+        if let Some(run) = self.pages.run_from(range.start).filter(|run| run.pages.end >= range.end) {
+            return Some((page_range(range)?, ask(run.first)?));
+        }
         let mut found: Option<(Range<u64>, K)> = None;
         for Run { pages, first } in self.pages.runs(range) {
             match (&mut found, ask(first)) {
