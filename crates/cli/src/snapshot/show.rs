@@ -136,7 +136,7 @@ fn vcpu_lines(vcpu: &VcpuState) -> Vec<String> {
     let fault = match triple_fault(&vcpu.events) {
         Some(true) => "a triple fault is pending",
         Some(false) => "no triple fault is pending",
-        None => "nothing is said of a triple fault",
+        None => "nothing is said of a triple fault, and one that was pending is lost (TF-1)",
     };
     let mut lines = vec![
         format!("vCPU {}: mp_state {} ({state})", vcpu.id, vcpu.mp_state),
