@@ -149,7 +149,7 @@ impl Job {
     /// The conversion will not go on: nobody knows what came of an effect that was under way.
     pub(crate) fn abandon(&self, tracker: &mut Tracker) {
         if let Station::Attributes { run, .. } | Station::TakeBack(run) | Station::After(run) = self.station {
-            tracker.update(run, |info| super::PageInfo { is_certain: false, ..info });
+            doubt(tracker, run);
         }
     }
 
@@ -241,13 +241,7 @@ fn set_state(tracker: &mut Tracker, run: PageRange, state: PageState) {
 }
 
 fn doubt(tracker: &mut Tracker, run: PageRange) {
-    // Either state may be so, and either memory may have been used.
-    tracker.update(run, |info| super::PageInfo {
-        is_certain: false,
-        has_shared: true,
-        has_private: true,
-        ..info
-    });
+    tracker.update(run, super::PageInfo::doubted);
 }
 
 fn forget_idle(tracker: &mut Tracker, range: PageRange, state: PageState) {

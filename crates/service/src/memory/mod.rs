@@ -74,8 +74,8 @@ impl State {
     fn add(&mut self, slot: MemorySlot) -> Result<(), SlotsOverlap> {
         self.slots.add(slot)?;
         if slot.has_private {
-            let known = PageInfo::fresh(PageState::Shared);
-            self.tracker.set(slot.range, PageInfo { is_certain: !self.has_removed, ..known });
+            let fresh = PageInfo::fresh(PageState::Shared);
+            self.tracker.set(slot.range, if self.has_removed { fresh.doubted() } else { fresh });
         }
         Ok(())
     }
@@ -195,7 +195,8 @@ impl GuestMemory {
         self.lock().tracker.run_count()
     }
 
-    /// How many pages have a memory that they do not use and that may hold something.
+    /// How many pages have a memory that they do not use and that may hold something. Those whose state is not sure do
+    /// not count: either memory may be the one in use, and none can be given back.
     #[must_use]
     pub fn idle_pages(&self) -> u64 {
         self.lock().tracker.idle_pages()

@@ -334,12 +334,16 @@ fn a_conversion_that_is_given_up_leaves_its_run_in_doubt_and_others_go_on() {
         if let Some(effect) = converting.next_effect(last) {
             assert_eq!(effect.carry_out(&mut pages), Ok(()));
         }
+        // Other vCPUs go on: a page whose attributes did change gets its other memory.
+        pages.touch();
         let has_ended = converting.has_ended;
         assert_eq!(converting.finish(), if has_ended { Ok(()) } else { Err(Errno::ECANCELED) });
         pages.agree(&memory);
-        assert_eq!(memory.convert(all, &mut pages, &mut ()), Ok(()));
-        assert_eq!(memory.state_of(all.range), Some(Private));
-        pages.agree(&memory);
+        for to in [Private, Shared] {
+            assert_eq!(memory.convert(Conversion { to, ..all }, &mut pages, &mut ()), Ok(()));
+            assert_eq!(memory.state_of(all.range), Some(to));
+            pages.agree(&memory);
+        }
     }
 }
 
@@ -354,6 +358,32 @@ fn slots_come_and_go_and_attributes_outlive_them() {
     assert!(!memory.covers(slot.range) && memory.run_count() == 0);
     assert_eq!(memory.add_slot(slot), Ok(()));
     assert_eq!(memory.state_of(slot.range), None, "the slot before may have left private pages");
+    // It has, and the guest used them before it asked for anything.
+    let mut pages = Pages::new();
+    pages.attributes[0x10..0x14].fill(Private);
+    pages.touch();
+    pages.agree(&memory);
+    assert_eq!(memory.convert(Conversion { range: slot.range, to: Shared }, &mut pages, &mut ()), Ok(()));
+    assert!(pages.private[0x10..0x14].iter().all(|is_used| !is_used), "the private memory was given back");
+    pages.agree(&memory);
+}
+
+#[test]
+fn pages_in_doubt_take_nothing_of_the_budget_for_idle_memory() {
+    let options = MemoryOptions { reclaim: Reclaim::Lazily { budget_pages: 8 }, ..MemoryOptions::default() };
+    let memory = GuestMemory::with_options(slots(), options).unwrap();
+    let fault = EffectFault { kind: EffectKind::SetAttributes, nth: 1, errno: Errno::ENOMEM };
+    let mut host = FaultyHost::new(Pages::new(), vec![fault]);
+    assert_eq!(memory.convert(conversion(0x40, 16, Private), &mut host, &mut ()), Err(Errno::ENOMEM));
+    let mut pages = host.into_inner();
+    pages.take_calls();
+    for to in [Private, Shared, Private] {
+        assert_eq!(memory.convert(conversion(0x10, 8, to), &mut pages, &mut ()), Ok(()));
+        pages.touch();
+        assert_eq!(pages.take_calls().into_iter().filter(is_call).count(), 1, "to and fro costs one call");
+    }
+    assert_eq!(memory.idle_pages(), 8);
+    pages.agree(&memory);
 }
 
 #[test]

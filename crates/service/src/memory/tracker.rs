@@ -29,12 +29,18 @@ impl PageInfo {
         Self { state, is_certain: true, has_shared: !is_private, has_private: is_private }
     }
 
-    /// Whether the memory that the page does not use may hold something.
+    /// The page when its attributes are not sure any more: either state may be so, and either memory may have been used.
+    pub(crate) const fn doubted(self) -> Self {
+        Self { state: self.state, is_certain: false, has_shared: true, has_private: true }
+    }
+
+    /// Whether it is sure which memory the page does not use, and that may hold something.
     const fn has_idle(self) -> bool {
-        match self.state {
+        let has_other = match self.state {
             PageState::Shared => self.has_private,
             PageState::Private => self.has_shared,
-        }
+        };
+        self.is_certain && has_other
     }
 
     const fn is(self, state: PageState) -> bool {
@@ -78,7 +84,7 @@ enum Kind {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tracker {
     pages: RunMap<PageInfo>,
-    /// Pages whose idle memory may hold something.
+    /// Pages whose state is sure and whose idle memory may hold something.
     idle_pages: u64,
 }
 
@@ -122,7 +128,7 @@ impl Tracker {
         self.pages.get(gfn.0)
     }
 
-    /// How many pages' idle memory may hold something.
+    /// How many pages, of those whose state is sure, have idle memory that may hold something.
     pub(crate) const fn idle_pages(&self) -> u64 {
         self.idle_pages
     }
@@ -167,7 +173,7 @@ impl Tracker {
 
     /// The first run of pages in a range whose state is sure and whose idle memory may hold something, and that state.
     pub(crate) fn first_idle(&self, range: Range<u64>) -> Option<(PageRange, PageState)> {
-        self.first_where(range, |info| (info.is_certain && info.has_idle()).then_some(info.state))
+        self.first_where(range, |info| info.has_idle().then_some(info.state))
     }
 
     /// The first maximal run of pages of which a question has the same answer. Its cost is the runs up to its end.

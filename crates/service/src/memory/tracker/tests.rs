@@ -29,7 +29,9 @@ fn a_fresh_page_has_no_idle_memory_and_each_info_says_what_is_idle() {
     }
     for info in all_infos() {
         let idle = if info.state == Shared { info.has_private } else { info.has_shared };
-        assert_eq!(info.has_idle(), idle, "{info:?}");
+        assert_eq!(info.has_idle(), info.is_certain && idle, "{info:?}");
+        let doubted = PageInfo { is_certain: false, has_shared: true, has_private: true, ..info };
+        assert_eq!(info.doubted(), doubted);
         for state in [Shared, Private] {
             assert_eq!(info.is(state), info.is_certain && info.state == state, "{info:?}");
         }
