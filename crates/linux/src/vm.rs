@@ -181,7 +181,8 @@ impl Vm {
         HostMemory::of_file(ioctl_unsafe::made(made).map_err(failed)?)
     }
 
-    /// Copies into shared guest memory.
+    /// Copies into shared guest memory. 8 bytes on a border of 8 bytes are one store, as a TD needs it that waits for the
+    /// status of a quote.
     ///
     /// # Errors
     ///
