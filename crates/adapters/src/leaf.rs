@@ -109,6 +109,8 @@ impl<H: Host, O: Observer> Leaf<H, O> {
             if self.held_exits > MAX_HELD {
                 return self.stop(Stop::Undrained { exits: MAX_HELD }, live);
             }
+            // A VMM that takes its own kick back by a plain store has taken this back as well.
+            live.hold();
         }
         if !may_be_ours(entered, live.reason()) {
             if entered.is_ok() {
@@ -164,7 +166,8 @@ impl<H: Host, O: Observer> Leaf<H, O> {
         Served::Served
     }
 
-    fn stop(&mut self, stop: Stop, live: &mut impl Live) -> Served {
+    /// Ends the run: nothing is held any more, and the observer knows.
+    pub(crate) fn stop(&mut self, stop: Stop, live: &mut impl Live) -> Served {
         if self.is_held() {
             self.release(live);
         }
@@ -176,6 +179,11 @@ impl<H: Host, O: Observer> Leaf<H, O> {
         live.release();
         self.held.clear();
         self.held_exits = 0;
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn observer_mut(&mut self) -> &mut O {
+        &mut self.observer
     }
 
     /// The host, for who made the leaf.

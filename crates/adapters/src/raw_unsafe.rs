@@ -12,7 +12,7 @@ use crate::leaf::Live;
 /// Offset of `immediate_exit` in `kvm_run`.
 const IMMEDIATE_EXIT: usize = 1;
 /// The bit of `immediate_exit` that is this crate's. The kernel asks only whether the byte is zero, and whoever kicks
-/// writes a 1, so that neither undoes what the other asked for.
+/// writes a 1, so that nobody undoes a kick. Who writes a 0 undoes the hold until the next exit, which brings it back.
 const HOLD: u8 = 1 << 6;
 /// Offset of the exit union in `kvm_run`.
 const UNION: usize = offset_of!(RunPage, exit);

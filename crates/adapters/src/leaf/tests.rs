@@ -263,6 +263,26 @@ fn certificates_stay_locked_until_kvm_has_taken_the_answer() {
 }
 
 #[test]
+fn a_vmm_that_clears_immediate_exit_for_itself_does_not_keep_the_lock_held_for_long() {
+    let lock = std::sync::Arc::new(Lock::default());
+    let mut policy = policy();
+    policy.certificates = exeunt::certs::Certificates::From(lock.clone());
+    let exit = Exit::SnpReqCerts(SnpReqCerts { gpa: Gpa(0x1000), pages: 4 });
+    let mut page = RunPage::zeroed();
+    let entered = exit::encode(&exit, Kernel::default(), &mut page);
+    let mut memory = Memory { page, writes: Vec::new(), takes: 0.into() };
+    let mut leaf = leaf();
+    assert_eq!(leaf.serve(entered, &mut memory, &policy), Served::Served);
+    // A plain store, as VMMs take their own kick back.
+    memory.page.user[1] = 0;
+    let entered = exit::encode(&Exit::Hlt, Kernel::default(), &mut memory.page);
+    assert_eq!(leaf.serve(entered, &mut memory, &policy), Served::NotOurs);
+    assert_eq!(memory.page.user[1], 0x40, "the next entry does not run the guest");
+    assert_eq!(leaf.serve(Err(Errno::EINTR), &mut memory, &policy), Served::NotOurs);
+    assert_eq!((memory.page.user[1], lock.0.load(std::sync::atomic::Ordering::SeqCst)), (0, false));
+}
+
+#[test]
 fn an_answer_that_is_never_taken_ends_the_run_and_the_lock() {
     let lock = std::sync::Arc::new(Lock::default());
     let mut policy = policy();
