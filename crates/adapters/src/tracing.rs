@@ -3,14 +3,14 @@
 //! Each exit is a span `exit` at level `DEBUG` with the fields `kind` and `errno`; plan, effects and answer are events in
 //! it at `TRACE`, a failed effect at `WARN`. An end is an event at the level of its severity, with the fields `kind`,
 //! `status` and `detail`, and the line for the log as its message. Target of all: `exeunt`. Text that a guest chose is
-//! escaped.
+//! escaped and in quotes.
 
 use std::fmt;
 
 use exeunt::Stop;
 use exeunt::layer::event::{Event, ReplyKind};
 use exeunt::layer::trace::Observer;
-use exeunt::terminate::Severity;
+use exeunt::terminate::{Field, Severity};
 use tracing::{Span, debug_span, error, info, trace, warn};
 
 /// An observer that hands all to the subscriber of the moment. One for each vCPU.
@@ -74,7 +74,7 @@ impl Observer for Tracing {
     }
 }
 
-/// The fields of a stop, `name=value` with blanks between.
+/// The fields of a stop, `name=value` with blanks between, and quotes around what the guest wrote.
 struct Detail<'a>(&'a Stop);
 
 impl fmt::Display for Detail<'_> {
@@ -85,7 +85,11 @@ impl fmt::Display for Detail<'_> {
             let blank = if is_first { "" } else { " " };
             is_first = false;
             if result.is_ok() {
-                result = write!(f, "{blank}{name}={field}");
+                result = match field {
+                    // The guest may write `name=value`, too.
+                    Field::GuestText(_) => write!(f, "{blank}{name}=\"{field}\""),
+                    _ => write!(f, "{blank}{name}={field}"),
+                };
             }
         });
         result

@@ -54,7 +54,7 @@ impl Subscriber for Lines {
 fn an_exit_is_a_span_with_its_events_and_an_end_has_the_level_of_its_severity() {
     let lines = Lines::default();
     let mut message = [0; 64];
-    message[..4].copy_from_slice(b"no\n\x1b");
+    message[..8].copy_from_slice(b"no\n\x1b a=1");
     let fatal = Stop::FatalError(Box::new(FatalError { error: 5, gpa: None, message }));
     tracing::subscriber::with_default(lines.clone(), || {
         let mut observer = Tracing::new();
@@ -80,8 +80,8 @@ fn an_exit_is_a_span_with_its_events_and_an_end_has_the_level_of_its_severity() 
         "WARN in 0 message=warning: triple_fault: the guest was shut down by a triple fault (exit status 20) \
          kind=\"triple_fault\" status=20 detail=",
         "span kind=\"system_event\" errno=0",
-        "WARN in 7 message=warning: tdx_fatal: the TD gave up: fatal error 0x5: \"no\\n\\x1b\" (exit status 23) \
-         kind=\"tdx_fatal\" status=23 detail=error=0x5 message=no\\n\\x1b",
+        "WARN in 7 message=warning: tdx_fatal: the TD gave up: fatal error 0x5: \"no\\n\\x1b a=1\" (exit status 23) \
+         kind=\"tdx_fatal\" status=23 detail=error=0x5 message=\"no\\n\\x1b a=1\"",
     ];
     assert_eq!(seen, expected);
 }
