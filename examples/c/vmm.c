@@ -39,16 +39,16 @@ int main(void)
 
     struct exeunt_policy *policy = exeunt_policy_new();
     struct exeunt_host host = {.size = sizeof host}; // no private memory, so no callback is called
-    struct exeunt_vm *vm;
-    struct exeunt_vcpu *vcpu;
+    struct exeunt_vm *vm; struct exeunt_vcpu *vcpu;
     if (exeunt_policy_add_slot(policy, 0, MEMORY, false) || exeunt_vm_new(policy, &host, &vm) || exeunt_vcpu_new(vm, &vcpu))
         return 2;
-    enum exeunt_served served;
-    while ((served = exeunt_serve(vcpu, run, (size_t)run_size, ioctl(fd, KVM_RUN, 0UL) ? errno : 0)) != EXEUNT_STOP) {
-        if (served == EXEUNT_ERROR || (served == EXEUNT_NOT_OURS && run->exit_reason != KVM_EXIT_IO))
+    enum exeunt_served served; int error; // without an exit, `exit_reason` is an old one
+    while ((served = exeunt_serve(vcpu, run, (size_t)run_size, error = ioctl(fd, KVM_RUN, 0UL) ? errno : 0)) != EXEUNT_STOP) {
+        if (served == EXEUNT_SERVED || (served == EXEUNT_NOT_OURS && error == EINTR))
+            continue;
+        if (served == EXEUNT_ERROR || error || run->exit_reason != KVM_EXIT_IO)
             return 2;
-        if (served == EXEUNT_NOT_OURS)
-            putchar(*((char *)run + run->io.data_offset));
+        putchar(*((char *)run + run->io.data_offset));
     }
     char line[256];
     exeunt_stop_message(exeunt_vcpu_stop(vcpu), line, sizeof line);

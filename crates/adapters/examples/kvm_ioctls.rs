@@ -35,11 +35,16 @@ fn main() -> Result<std::process::ExitCode, Box<dyn std::error::Error>> {
     let stop = loop {
         match vcpu.run() {
             Ok(VcpuExit::IoOut(0x3f8, data)) => std::io::stdout().write_all(data)?,
-            exit => match leaf.serve_vcpu(entered(&exit), &mut vcpu, &policy) {
-                Served::Served => {}
-                Served::Stop(stop) => break stop,
-                Served::NotOurs => return Err("an exit that this VMM does not know".into()),
-            },
+            exit => {
+                let entered = entered(&exit);
+                match leaf.serve_vcpu(entered, &mut vcpu, &policy) {
+                    Served::Served => {}
+                    Served::Stop(stop) => break stop,
+                    // A signal.
+                    Served::NotOurs if entered == Err(Errno::EINTR) => {}
+                    Served::NotOurs => return Err("an exit that this VMM does not know".into()),
+                }
+            }
         }
     };
     println!("{}", stop.log_line());

@@ -150,7 +150,8 @@ struct exeunt_host {
     void (*undo_conversion)(void *ctx, uint64_t gpa, uint64_t size, bool to_private);
     // Keep what can be kept of the guest: the vCPU that this thread serves stops.
     void (*dump)(void *ctx);
-    // A vCPU has ended the VM, see `exeunt_vm_stop`: take the others out of `KVM_RUN`. Called once for a VM.
+    // A vCPU has ended the VM, see `exeunt_vm_stop`: take the others out of `KVM_RUN`, and those that are about to enter
+    // as well. So set `immediate_exit` of each to 1 before its thread gets a signal. Called once for a VM.
     void (*kick)(void *ctx);
 };
 
@@ -260,7 +261,8 @@ void exeunt_vcpu_free(struct exeunt_vcpu *vcpu);
 // `run` is the vCPU's page, `run_size` its length in bytes, and `run_errno` is 0 if `KVM_RUN` returned 0, else errno.
 // Call it after each `KVM_RUN`, EINTR too, before anything else changes errno or the page. Bit 6 of `immediate_exit`
 // belongs to the library: it sets it to hand an answer over while certificates are locked, and takes it back at the
-// EINTR that follows. It makes no system call of its own, and none of its callbacks may use this vCPU.
+// EINTR that follows. It waits where another vCPU converts the same pages, and for the lock on a file of certificates,
+// half a second at most. None of its callbacks may use this vCPU.
 enum exeunt_served exeunt_serve(struct exeunt_vcpu *vcpu,
                                 struct kvm_run *run,
                                 size_t run_size,

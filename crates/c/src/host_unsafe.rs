@@ -50,7 +50,8 @@ pub struct exeunt_host {
         Option<unsafe extern "C" fn(ctx: *mut c_void, gpa: u64, size: u64, to_private: bool)>,
     /// Keep what can be kept of the guest: the vCPU that this thread serves stops.
     pub dump: Option<unsafe extern "C" fn(ctx: *mut c_void)>,
-    /// A vCPU has ended the VM, see `exeunt_vm_stop`: take the others out of `KVM_RUN`. Called once for a VM.
+    /// A vCPU has ended the VM, see `exeunt_vm_stop`: take the others out of `KVM_RUN`, and those that are about to enter
+    /// as well. So set `immediate_exit` of each to 1 before its thread gets a signal. Called once for a VM.
     pub kick: Option<unsafe extern "C" fn(ctx: *mut c_void)>,
 }
 

@@ -256,7 +256,8 @@ pub unsafe extern "C" fn exeunt_vcpu_free(vcpu: *mut exeunt_vcpu) {
 /// `run` is the vCPU's page, `run_size` its length in bytes, and `run_errno` is 0 if `KVM_RUN` returned 0, else errno.
 /// Call it after each `KVM_RUN`, EINTR too, before anything else changes errno or the page. Bit 6 of `immediate_exit`
 /// belongs to the library: it sets it to hand an answer over while certificates are locked, and takes it back at the
-/// EINTR that follows. It makes no system call of its own, and none of its callbacks may use this vCPU.
+/// EINTR that follows. It waits where another vCPU converts the same pages, and for the lock on a file of certificates,
+/// half a second at most. None of its callbacks may use this vCPU.
 ///
 /// # Safety
 ///
