@@ -20,6 +20,7 @@ use exeunt_proto::conversion::{Conversion, PageRange, PageState};
 use exeunt_proto::host::Host;
 use job::Job;
 use slots::Slots;
+use std::ops::Range;
 use std::sync::PoisonError;
 use tracker::Tracker;
 
@@ -89,6 +90,24 @@ impl State {
     /// Whether a conversion under way, or one that waits, has a page of a range.
     fn is_busy(&self, range: PageRange) -> bool {
         self.queue.iter().any(|(_, other)| other.intersect(range).is_some())
+    }
+
+    /// The first run of idle memory in a range of frames that no conversion has, and the state of its pages.
+    fn first_idle(&self, frames: Range<u64>) -> Option<(Range<u64>, PageState)> {
+        let mut from = frames.start;
+        while let Some((run, state)) = self.tracker.first_idle(from..frames.end) {
+            from = run.gfn().0;
+            while let Some((_, busy)) =
+                self.queue.iter().find(|(_, busy)| tracker::frames(*busy).contains(&from))
+            {
+                from = busy.end().0;
+            }
+            if from < run.end().0 {
+                let behind = self.queue.iter().map(|(_, busy)| busy.gfn().0).filter(|start| *start > from);
+                return Some((from..behind.min().unwrap_or(u64::MAX).min(run.end().0), state));
+            }
+        }
+        None
     }
 
     fn enqueue(&mut self, range: PageRange) -> u64 {
@@ -229,7 +248,8 @@ impl GuestMemory {
         }
     }
 
-    /// Gives idle memory back until no more than so many pages have some, or it cannot be given back.
+    /// Gives idle memory back until no more than so many pages have some, or it cannot be given back. Pages of conversions
+    /// under way are left out.
     pub fn reclaim_down_to(&self, pages: u64, host: &mut impl Host, observer: &mut impl Observer) {
         while self.idle_pages() > pages {
             let before = self.idle_pages();
@@ -289,17 +309,16 @@ impl GuestMemory {
         Some(Converting { memory: self, ticket, job, has_ended: false })
     }
 
-    /// Begins to give back a run of idle memory, of at most so many pages: going round, so that each has its turn.
+    /// Begins to give back a run of idle memory that no conversion has, of at most so many pages: going round, so that each
+    /// has its turn.
     fn begin_reclaim(&self, pages: u64) -> Option<Converting<'_>> {
         let mut state = self.lock();
         let hand = state.hand;
-        let found = state.tracker.first_idle(hand..u64::MAX);
-        let (run, to) = found.or_else(|| state.tracker.first_idle(0..hand))?;
-        let range = PageRange::new(run.gfn(), run.pages().min(pages.max(1)))?;
-        state.hand = range.end().0;
-        if state.is_busy(range) {
-            return None;
-        }
+        let found = state.first_idle(hand..u64::MAX);
+        let (run, to) = found.or_else(|| state.first_idle(0..hand))?;
+        let end = run.start.saturating_add(pages.max(1)).min(run.end);
+        let range = tracker::page_range(run.start..end)?;
+        state.hand = end;
         let ticket = state.enqueue(range);
         let job = Job::new(Conversion { range, to }, true, false, &state.tracker);
         Some(Converting { memory: self, ticket, job, has_ended: false })

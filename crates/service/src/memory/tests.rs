@@ -46,7 +46,7 @@ impl Pages {
         }
     }
 
-    fn all(range: PageRange) -> std::ops::Range<usize> {
+    fn all(range: PageRange) -> Range<usize> {
         usize::try_from(range.gfn().0).unwrap()..usize::try_from(range.end().0).unwrap()
     }
 
@@ -302,6 +302,30 @@ fn lazy_memory_is_kept_up_to_the_budget_and_to_and_fro_costs_one_call() {
     let mut host = FaultyHost::new(pages, faults);
     memory.reclaim_down_to(0, &mut host, &mut ());
     assert_eq!(memory.idle_pages(), 8);
+}
+
+#[test]
+fn idle_memory_beside_a_conversion_under_way_is_given_back_and_that_within_it_is_not() {
+    let options = MemoryOptions { reclaim: Reclaim::Lazily { budget_pages: 99 }, ..MemoryOptions::default() };
+    for busy in [range(0x10, 1), range(0x12, 3), range(0x17, 1), range(0x1c, 0x2c), range(0x47, 9)] {
+        let memory = GuestMemory::with_options(slots(), options).unwrap();
+        let mut pages = Pages::new();
+        for gfn in [0x10, 0x40] {
+            assert_eq!(memory.convert(conversion(gfn, 8, Private), &mut pages, &mut ()), Ok(()));
+        }
+        let converting = memory.begin(Conversion { range: busy, to: Shared });
+        for _ in 0..4 {
+            memory.reclaim_down_to(0, &mut pages, &mut ());
+        }
+        for page in Pages::all(range(0x10, 8)).chain(Pages::all(range(0x40, 8))) {
+            let is_held = Pages::all(busy).contains(&page);
+            assert_eq!(pages.shared[page], is_held, "{page:#x} beside {busy}");
+        }
+        drop(converting);
+        memory.reclaim_down_to(0, &mut pages, &mut ());
+        assert_eq!(memory.idle_pages(), 0);
+        pages.agree(&memory);
+    }
 }
 
 #[test]
