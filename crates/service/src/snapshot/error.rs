@@ -163,7 +163,7 @@ pub enum Flaw {
         /// The first that does not.
         number: u64,
     },
-    /// A page is where no slot is, or where a private page is.
+    /// A page is where no slot is, or where a private page is; or attributes are where no slot can have them.
     #[error("frame {gfn:#x} has no memory that a snapshot could hold")]
     NoMemory {
         /// The frame.

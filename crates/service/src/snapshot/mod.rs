@@ -87,8 +87,8 @@ impl Snapshot {
         let of_events = [Cap::X86_TRIPLE_FAULT_EVENT, Cap::EXCEPTION_PAYLOAD];
         let enabled = self.origin.enabled.iter().filter(|(cap, _)| !of_events.contains(cap));
         needs.extend(enabled.map(|&(cap, value)| Need { cap, why: Why::Enabled, value }));
-        for run in &self.attributes {
-            let value = run.attributes;
+        let value = self.attributes.iter().fold(0, |bits, run| bits | run.attributes);
+        if !self.attributes.is_empty() {
             needs.insert(Need { cap: Cap::MEMORY_ATTRIBUTES, why: Why::PrivateMemory, value });
         }
         needs.into_iter().collect()
@@ -156,6 +156,19 @@ impl Snapshot {
     fn slot(&self, gfn: u64) -> Option<&SlotLayout> {
         let behind = self.slots.partition_point(|slot| slot.range.gfn().0 <= gfn);
         self.slots.get(behind.checked_sub(1)?).filter(|slot| gfn < slot.range.end().0)
+    }
+
+    /// The first frame of a run that has no memory for its attributes.
+    fn first_without_memory(&self, run: &AttributeRun) -> Option<u64> {
+        let mut gfn = run.range.gfn().0;
+        while gfn < run.range.end().0 {
+            let slot = self.slot(gfn).filter(|slot| slot.has_private || !run.is_private());
+            match slot {
+                Some(slot) => gfn = slot.range.end().0,
+                None => return Some(gfn),
+            }
+        }
+        None
     }
 
     /// Whether a frame is private.
@@ -288,6 +301,9 @@ impl Reading {
             if snapshot.slot(gfn).is_none() || snapshot.is_private(Gfn(gfn)) {
                 return Err(FormatError::Malformed { id: id::PAGES, flaw: Flaw::NoMemory { gfn } });
             }
+        }
+        if let Some(gfn) = snapshot.attributes.iter().find_map(|run| snapshot.first_without_memory(run)) {
+            return Err(FormatError::Malformed { id: id::ATTRIBUTES, flaw: Flaw::NoMemory { gfn } });
         }
         if let Some(need) = snapshot.needs().into_iter().find(|need| !snapshot.needs.contains(need)) {
             let flaw = Flaw::NeedNotSaid { cap: need.cap };

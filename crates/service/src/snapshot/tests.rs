@@ -75,6 +75,17 @@ fn a_snapshot_is_read_as_it_was_written_with_sections_of_a_newer_writer() {
 }
 
 #[test]
+fn attributes_that_differ_are_read_as_they_were_written() {
+    let mut snapshot = sample();
+    let attributes = MEMORY_ATTRIBUTE_PRIVATE | 1 << 4;
+    snapshot.attributes.push(AttributeRun { range: range(8, 1), attributes });
+    snapshot.needs = snapshot.needs();
+    assert_eq!(read(&bytes(&snapshot)).err(), None);
+    let need = Need { cap: Cap::MEMORY_ATTRIBUTES, why: Why::PrivateMemory, value: attributes };
+    assert!(snapshot.needs.contains(&need), "{:?}", snapshot.needs);
+}
+
+#[test]
 fn every_bit_of_a_snapshot_counts_and_every_cut_shows() {
     let mut small = sample();
     small.pages.clear();
@@ -174,6 +185,22 @@ fn a_snapshot_that_contradicts_itself_is_refused() {
         (id::PAGES, Flaw::NoMemory { gfn: 16 }),
         "no slot"
     );
+    // A kernel keeps an entry for each page that has attributes, memory or not.
+    let private =
+        |gfn, pages| AttributeRun { range: range(gfn, pages), attributes: MEMORY_ATTRIBUTE_PRIVATE };
+    for (run, gfn) in [
+        (private(15, 2), 16),
+        (private(0x100, 1), 0x100),
+        (private(0x200, 1 << 40), 0x200),
+        (AttributeRun { attributes: 1 << 4, ..private(0x80, 1) }, 0x80),
+    ] {
+        let mut snapshot = sample();
+        snapshot.attributes.push(run);
+        snapshot.pages.clear();
+        snapshot.needs = snapshot.needs();
+        let refusal = FormatError::Malformed { id: id::ATTRIBUTES, flaw: Flaw::NoMemory { gfn } };
+        assert_eq!(read(&bytes(&snapshot)).err(), Some(refusal));
+    }
     let cap = Cap::X86_TRIPLE_FAULT_EVENT;
     assert_eq!(
         malformed(|it| it.needs.retain(|need| need.cap != Cap::X86_TRIPLE_FAULT_EVENT)),
