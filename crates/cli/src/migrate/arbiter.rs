@@ -27,7 +27,12 @@ impl<'a> Directory<'a> {
         let decision = self.dir.join(transfer.to_string());
         let (process, count) = (std::process::id(), ASKED.fetch_add(1, Ordering::Relaxed));
         let mine = self.dir.join(format!("{transfer}.{me}.{process}.{count}"));
-        let mut file = File::create(&mine)?;
+        // One that a killed process of this number left behind may be the decision by another name.
+        match fs::remove_file(&mine) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = File::create_new(&mine)?;
         writeln!(file, "{me}")?;
         file.sync_all()?;
         (self.middle)();
@@ -86,6 +91,24 @@ mod tests {
                 assert_eq!(Directory::new(&dir, &|| {}).decide(transfer, me), Ok(heard[0]));
             }
         }
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_a_killed_process_of_this_number_left_behind_is_not_written_through() {
+        let dir = std::env::temp_dir().join(format!("exeunt-arbiter-left-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let transfer = TransferId([2; 16]);
+        let decision = dir.join(transfer.to_string());
+        fs::write(&decision, "target\n").unwrap();
+        // It was killed between the link and the removal, so that its file is the decision by another name.
+        let count = ASKED.load(Ordering::Relaxed);
+        for count in count..count + 1000 {
+            fs::hard_link(&decision, dir.join(format!("{transfer}.source.{}.{count}", std::process::id())))
+                .unwrap();
+        }
+        assert_eq!(Directory::new(&dir, &|| {}).decide(transfer, Side::Source), Ok(Side::Target));
+        assert_eq!(fs::read_to_string(&decision).unwrap(), "target\n");
         fs::remove_dir_all(&dir).unwrap();
     }
 

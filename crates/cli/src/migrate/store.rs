@@ -110,11 +110,16 @@ fn write_durably(dir: &Path, name: &str, bytes: &[u8], middle: Middle<'_>) -> Re
     write().map_err(|error: std::io::Error| format!("cannot write {}: {error}", path.display()))
 }
 
-/// Makes a directory durably, in one that is there. One that is there already is as good.
+/// Makes a directory durably, in one that is there. Whoever made one that is there already may not have come so far as to
+/// make it durable, so that is done again.
 pub(crate) fn make_dir(dir: &Path) -> std::io::Result<()> {
     match fs::create_dir(dir) {
         Ok(()) => sync_dir(parent(dir)),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            // A parent that cannot be synced, such as that of a mount, is not one in which this was made.
+            let _ = sync_dir(parent(dir));
+            Ok(())
+        }
         Err(error) => Err(error),
     }
 }
