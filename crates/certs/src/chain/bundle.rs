@@ -36,6 +36,9 @@ pub enum BundleError {
         /// Which.
         role: Role,
     },
+    /// Two revocation lists, with different content.
+    #[error("there are two revocation lists")]
+    TwoLists,
     /// More than one file can need.
     #[error("more than {MAX_PARTS} certificates")]
     TooMany,
@@ -94,6 +97,9 @@ impl Bundle {
 
     fn add_der(&mut self, der: &[u8]) -> Result<(), BundleError> {
         if CertificateList::from_der(der).is_ok() {
+            if self.crl.as_deref().is_some_and(|crl| crl != der) {
+                return Err(BundleError::TwoLists);
+            }
             self.crl = Some(der.to_vec());
             return Ok(());
         }

@@ -59,6 +59,20 @@ fn no_truncation_and_no_garbage_is_a_certificate() {
 }
 
 #[test]
+fn a_table_that_names_the_same_bytes_often_is_refused_before_they_are_parsed_as_often() {
+    let of = |role: Role, bytes| table::Certificate { guid: role.guid(), bytes };
+    let chains = |veks: usize| {
+        let above = [of(Role::Ask, MILAN_ASK), of(Role::Ark, MILAN_ARK)];
+        let certificates = [&above[..], &vec![of(Role::Vcek, MILAN_VCEK); veks]].concat();
+        Chain::all_of(&CheckedTable::build(&certificates).unwrap()).map(|chains| chains.len())
+    };
+    assert_eq!(chains(14), Ok(14));
+    for veks in [15, 500] {
+        assert_eq!(chains(veks), Err(ChainError::TooMany));
+    }
+}
+
+#[test]
 fn a_chain_verifies_up_to_a_root_that_is_trusted_and_to_no_other() {
     for certificates in [MILAN, TURIN, VLEK] {
         let chain = chain_of(&certificates);
@@ -219,6 +233,19 @@ fn a_bundle_refuses_what_is_twice_or_nothing() {
     let mut bundle = Bundle::default();
     bundle.add(MILAN_VCEK).unwrap();
     assert_eq!(bundle.add(TURIN_VCEK), Err(BundleError::Twice { role: Role::Vcek }));
+    let algorithm = [&[0x30, 11, 6, 9][..], &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 10]].concat();
+    let list = |signature| {
+        let inside = [&[2, 1, 1][..], &algorithm, &[0x30, 0, 0x17, 13], b"200101000000Z"].concat();
+        [&[0x30, 52, 0x30, 33][..], &inside, &algorithm, &[3, 2, 0, signature]].concat()
+    };
+    bundle.add(&list(1)).unwrap();
+    bundle.add(&list(1)).unwrap();
+    assert_eq!(bundle.add(&list(2)), Err(BundleError::TwoLists));
+    let found: Vec<_> = [bundle.table().unwrap()]
+        .iter()
+        .flat_map(|one| Table::parse(one.as_bytes()).unwrap().certificates().map(|one| one.bytes.to_vec()))
+        .collect();
+    assert_eq!(found, [MILAN_VCEK.to_vec(), list(1)], "neither list takes the place of the other");
     let private = "-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----\n";
     let cut = &pem(MILAN_ASK)[..900];
     for text in [private, cut, "-----BEGIN CERTIFICATE-----\n!!!!\n-----END CERTIFICATE-----\n"] {

@@ -23,6 +23,8 @@ use zerocopy::transmute;
 const RSASSA_PSS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.10");
 /// Bytes of the modulus of an RSA key with 4096 bits.
 const RSA_BYTES: usize = 512;
+/// Keys of reports, and those above them, of one table.
+const MAX_CERTIFICATES: usize = 16;
 /// Bytes of a coordinate and of a scalar of P-384.
 const SCALAR_BYTES: usize = 48;
 
@@ -46,6 +48,9 @@ pub enum ChainError {
         /// What it holds.
         role: Role,
     },
+    /// More certificates than a table can need. Entries may name the same bytes as often as they like.
+    #[error("the table has more than {MAX_CERTIFICATES} certificates")]
+    TooMany,
     /// A certificate is not there, or none that issued the one below.
     #[error("there is no certificate of the {role}")]
     Missing {
@@ -177,7 +182,7 @@ impl Chain {
     ///
     /// # Errors
     ///
-    /// An entry does not parse or is not what its kind says; there is no VCEK and no VLEK, or none of those above. Kinds
+    /// An entry does not parse or is not what its kind says; there are more than any host has; there is no VCEK and no VLEK, or none of those above. Kinds
     /// that are not known are left alone, as are revocation lists.
     pub fn all_of(table: &CheckedTable) -> Result<Vec<Self>, ChainError> {
         // A checked table parses.
@@ -186,6 +191,9 @@ impl Chain {
         let mut certificates = Vec::new();
         for entry in parsed.certificates().filter(|entry| roles.iter().any(|role| role.guid() == entry.guid))
         {
+            if certificates.len() >= MAX_CERTIFICATES {
+                return Err(ChainError::TooMany);
+            }
             let guid = entry.guid;
             let certificate =
                 Certificate::from_der(entry.bytes).map_err(|source| ChainError::Entry { guid, source })?;
