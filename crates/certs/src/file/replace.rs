@@ -5,11 +5,12 @@ use super::lock::{FileLock, Mode, is_locked_by_another};
 use super::read::{FileId, open_regular};
 use crate::clock::Clock;
 use exeunt::certs::CheckedTable;
+use std::collections::hash_map::RandomState;
 use std::fs::{File, OpenOptions, Permissions};
+use std::hash::{BuildHasher as _, Hasher as _};
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// How often a file may appear or vanish while it is replaced.
@@ -105,22 +106,17 @@ fn create(path: &Path, table: &CheckedTable) -> Result<bool, FileError> {
     }
 }
 
-/// Tells the files of this process apart.
-static NEXT: AtomicU64 = AtomicU64::new(0);
-
 /// A complete file with a name of its own next to the one that it is for. It is removed unless it was renamed.
 struct NewFile {
     path: PathBuf,
 }
 
 impl NewFile {
-    /// Writes it, with a name that no other thread or process takes.
+    /// Writes it, with a name that nobody else takes: containers that share a folder have processes of the same number.
     fn write(target: &Path, bytes: &[u8]) -> Result<Self, FileError> {
         let name = target.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = target.with_file_name(format!(".{name}.{}-{number}.new", std::process::id()));
-        // What a process with this number left behind when it was killed.
-        let _ = std::fs::remove_file(&path);
+        let path =
+            target.with_file_name(format!(".{name}.{:016x}.new", RandomState::new().build_hasher().finish()));
         let failed = |source| FileError::System { what: "write", path: path.clone(), source };
         // VMMs run as other users, and certificates are no secret.
         let mode = std::fs::metadata(target).map_or(0o644, |metadata| metadata.mode() & 0o777);

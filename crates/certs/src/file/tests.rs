@@ -292,6 +292,25 @@ fn a_table_is_kept_only_when_a_later_change_is_certain_to_show() {
 }
 
 #[test]
+fn what_a_process_of_the_same_number_writes_in_another_container_is_left_alone() {
+    let folder = Folder::new("containers");
+    // Each container has a first process, which has written nothing before.
+    let others: Vec<_> =
+        (0..1000).map(|number| format!(".certs.{}-{number}.new", std::process::id())).collect();
+    for name in &others {
+        folder.file(name, b"half");
+    }
+    let clock = SystemClock::default();
+    for bytes in [b"one", b"two"] {
+        replace(&folder.path().join("certs"), &table(bytes), SHORT, None, &clock).unwrap();
+    }
+    let mut expected = others;
+    expected.push("certs".into());
+    expected.sort();
+    assert_eq!(folder.names(), expected);
+}
+
+#[test]
 fn replacing_waits_for_readers_and_leaves_the_file_alone_if_they_stay() {
     let folder = Folder::new("replace");
     let path = folder.file("certs", table(b"old").as_bytes());
