@@ -117,11 +117,20 @@ impl Client {
             seed: request.chip.to_string(),
         };
         let mut above = self.chain(request.product, true, &mut fetch)?;
-        let vcek = self.vcek(request, &mut fetch)?;
+        let requests = fetch.requests;
+        let mut vcek = self.vcek(request, true, &mut fetch)?;
+        let was_kept = fetch.requests == requests;
         let [signer, _] = &above;
         if check_signature(&vcek, signer).is_err() && !self.settings.is_offline && self.cache.is_some() {
             // AMD has signed with another key since the chain was fetched.
             above = self.chain(request.product, false, &mut fetch)?;
+            let [signer, _] = &above;
+            if was_kept && check_signature(&vcek, signer).is_err() {
+                fetch
+                    .notes
+                    .push("an entry of the cache is damaged: the VCEK is not signed by the ASK".into());
+                vcek = self.vcek(request, false, &mut fetch)?;
+            }
         }
         let [signer, root] = above;
         check_signature(&vcek, &signer)?;
@@ -148,14 +157,14 @@ impl Client {
         })
     }
 
-    fn vcek(&self, request: &Request, fetch: &mut Fetch) -> Result<Certificate, KdsError> {
+    fn vcek(&self, request: &Request, cached: bool, fetch: &mut Fetch) -> Result<Certificate, KdsError> {
         let Request { product, chip, tcb } = request;
         let TcbVersion { fmc, boot_loader, tee, snp, microcode } = tcb;
         let fmc = fmc.map_or(String::new(), |fmc| format!("fmcSPL={fmc:02}&"));
         let name = format!(
             "vcek/v1/{product}/{chip}?{fmc}blSPL={boot_loader:02}&teeSPL={tee:02}&snpSPL={snp:02}&ucodeSPL={microcode:02}"
         );
-        self.get(&name, true, fetch, |bytes, url| {
+        self.get(&name, cached, fetch, |bytes, url| {
             let certificate = Certificate::from_der(bytes).map_err(BundleError::Certificate);
             let certificate = certificate.map_err(|source| KdsError::Garbage { url: url.into(), source })?;
             let said = certificate.endorsement().filter(|_| certificate.role() == Role::Vcek);

@@ -8,8 +8,10 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+/// The longest that the service is left alone, whatever it says.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
 /// A moment further away than this comes from a clock that was set back, and does not count.
-const FARTHEST: Duration = Duration::from_secs(24 * 3600);
+const FARTHEST: Duration = Duration::from_secs(2 * 24 * 3600);
 
 /// When the service may be asked next. Processes that share a cache share a file in it, threads share this.
 #[derive(Debug)]
@@ -66,7 +68,7 @@ impl Pace {
             let mut not_before = self.not_before.lock().unwrap_or_else(PoisonError::into_inner);
             let (next, value) = turn(not_before.saturating_sub(clock.now()));
             if let Some(next) = next {
-                *not_before = clock.now().saturating_add(next);
+                *not_before = clock.now().saturating_add(next.min(LONGEST));
             }
             return Ok(value);
         };
@@ -87,7 +89,7 @@ impl Pace {
         let wait = Duration::from_millis(not_before.unwrap_or(0)).saturating_sub(now);
         let (next, value) = turn(if wait > FARTHEST { Duration::ZERO } else { wait });
         if let Some(next) = next {
-            let at = since_epoch(clock).saturating_add(next).as_millis();
+            let at = since_epoch(clock).saturating_add(next.min(LONGEST)).as_millis();
             let mut file = lock.file();
             let written = file.set_len(0).and_then(|()| file.write_all(format!("{at}\n").as_bytes()));
             written.map_err(failed).map_err(KdsError::Turn)?;

@@ -172,12 +172,27 @@ fn a_wait_that_the_server_asked_for_is_kept_by_the_next_process() {
     let KdsError::RateLimited { after, .. } = error else { panic!("{error:?}") };
     assert!((590..=600).contains(&after.as_secs()), "{after:?}");
     assert_eq!(server.asked().len(), 1, "the server was asked once by both");
-    // A clock that was set back by more than a day does not end the service for good.
+    // A clock that was set back by more than two days does not end the service for good.
     let file = folder.walk().into_iter().find(|path| path.ends_with("not-before")).unwrap();
     std::fs::write(&file, "99999999999999\n").unwrap();
     next(&server.base()).fetch(&milan()).unwrap();
     std::fs::write(&file, "garbage").unwrap();
     next(&server.base()).fetch(&request_of(TURIN_VCEK)).unwrap();
+}
+
+#[test]
+fn a_server_that_wants_more_than_days_is_left_alone_too() {
+    for seconds in ["100000", "604800", "18446744073709551615"] {
+        let folder = Folder::new("kds-days");
+        for cache in [None, Some(folder.path())] {
+            let script = (0..5).map(|_| Act::status(429, &[("Retry-After", seconds)])).collect();
+            let World { server, clock, client } = world_with(script, cache, SOON);
+            let error = client.fetch(&milan()).unwrap_err();
+            let KdsError::RateLimited { after, .. } = error else { panic!("{seconds}: {error:?}") };
+            assert!(after > Duration::from_secs(86_000), "{seconds}: {after:?}");
+            assert_eq!((clock.now(), server.asked().len()), (Duration::ZERO, 1), "{seconds}");
+        }
+    }
 }
 
 #[test]
@@ -288,6 +303,21 @@ fn what_is_not_the_certificate_that_was_asked_for_is_refused_and_not_kept() {
     // A VCEK that parses and is signed by nobody: found when the chain is put together.
     let World { server: _server, client, .. } = world(vec![Act::Serve, body(&forged)]);
     assert!(matches!(client.fetch(&milan()), Err(KdsError::Chain(_))));
+}
+
+#[test]
+fn a_forged_certificate_that_was_kept_is_fetched_anew() {
+    let folder = Folder::new("kds-forged");
+    let mut forged = MILAN_VCEK.to_vec();
+    *forged.last_mut().unwrap() ^= 1;
+    let script = vec![Act::Serve, Act::body(&forged)];
+    let World { server: _server, client, .. } = world_with(script, Some(folder.path()), SOON);
+    // It is what was asked for, as far as it says so itself.
+    assert!(matches!(client.fetch(&milan()), Err(KdsError::Chain(_))));
+    let fetched = client.fetch(&milan()).unwrap();
+    assert_eq!(fetched.chain.vek.der(), MILAN_VCEK);
+    assert_eq!((fetched.requests, fetched.notes.len()), (2, 1), "{:?}", fetched.notes);
+    assert_eq!(client.fetch(&milan()).unwrap().requests, 0, "the right one is kept");
 }
 
 #[test]
