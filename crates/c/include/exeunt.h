@@ -131,8 +131,9 @@ struct exeunt_host {
     void *ctx;
     // `KVM_SET_MEMORY_ATTRIBUTES`.
     int (*set_attributes)(void *ctx, uint64_t gpa, uint64_t size, bool to_private);
-    // Give back the memory that pages no longer use: the `guest_memfd`, or what the VMM maps. A shared memfd needs
-    // fallocate with `FALLOC_FL_PUNCH_HOLE`, anonymous memory madvise with `MADV_DONTNEED`.
+    // Give back the memory that pages no longer use: the `guest_memfd`, or what the VMM maps. A file, a memfd among them,
+    // needs fallocate with `FALLOC_FL_PUNCH_HOLE`; anonymous memory needs madvise, with `MADV_DONTNEED` if it is mapped
+    // private and `MADV_REMOVE` if it is mapped shared, where the other succeeds and leaves the data.
     int (*discard)(void *ctx, uint64_t gpa, uint64_t size, bool private_memory);
     // Write to shared guest memory.
     int (*write_guest)(void *ctx, uint64_t gpa, const uint8_t *bytes, size_t length);

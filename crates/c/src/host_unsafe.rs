@@ -25,8 +25,9 @@ pub struct exeunt_host {
     /// `KVM_SET_MEMORY_ATTRIBUTES`.
     pub set_attributes:
         Option<unsafe extern "C" fn(ctx: *mut c_void, gpa: u64, size: u64, to_private: bool) -> c_int>,
-    /// Give back the memory that pages no longer use: the `guest_memfd`, or what the VMM maps. A shared memfd needs
-    /// fallocate with `FALLOC_FL_PUNCH_HOLE`, anonymous memory madvise with `MADV_DONTNEED`.
+    /// Give back the memory that pages no longer use: the `guest_memfd`, or what the VMM maps. A file, a memfd among them,
+    /// needs fallocate with `FALLOC_FL_PUNCH_HOLE`; anonymous memory needs madvise, with `MADV_DONTNEED` if it is mapped
+    /// private and `MADV_REMOVE` if it is mapped shared, where the other succeeds and leaves the data.
     pub discard:
         Option<unsafe extern "C" fn(ctx: *mut c_void, gpa: u64, size: u64, private_memory: bool) -> c_int>,
     /// Write to shared guest memory.

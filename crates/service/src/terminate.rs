@@ -366,7 +366,8 @@ const fn cause_name(why: FaultCause) -> &'static str {
 /// of the guest: a triple fault, a reset or a termination is of the VM, whichever vCPU met it.
 ///
 /// It is a value and has no thread. Each vCPU thread asks [`VmEnd::is_over`] before it enters, and hands its own
-/// [`Stop`] to [`VmEnd::end`].
+/// [`Stop`] to [`VmEnd::end`] if [`StopKind::next`] is [`Next::End`] or [`Next::Restart`]: a guest that is suspended,
+/// or wakes up, has not ended.
 ///
 /// ```
 /// use exeunt::terminate::VmEnd;
