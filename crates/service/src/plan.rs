@@ -6,8 +6,8 @@ use crate::memory::GuestMemory;
 use crate::tdx::TdxPlan;
 use crate::vmgexit;
 use exeunt_abi::kvm::run::RunPage;
-use exeunt_abi::{Errno, Kernel};
-use exeunt_proto::conversion::{Conversion, ConversionError};
+use exeunt_abi::{Errno, Kernel, PAGE_SIZE};
+use exeunt_proto::conversion::{Conversion, ConversionError, PageRange};
 use exeunt_proto::exit::{Io, Mmio};
 use exeunt_proto::host::{Action, Host};
 use exeunt_proto::reply::{self, CertsReply, ConversionReply, MsrReply, Reply};
@@ -42,8 +42,8 @@ pub enum Plan<'a> {
     UnknownHypercall,
     /// Refuse an access to a model-specific register that nothing emulates.
     RefuseMsr,
-    /// Answer a request for certificates.
-    Certs(CertsPlan<'a>),
+    /// Answer a request for certificates, into this memory.
+    Certs(CertsPlan<'a>, &'a GuestMemory),
     /// Answer a call of a TD.
     Tdx(TdxPlan<'a>),
     /// Decode and answer a `VMGEXIT`.
@@ -115,7 +115,7 @@ impl Plan<'_> {
             }
             Self::UnknownHypercall => Reply::UnknownHypercall,
             Self::RefuseMsr => Reply::Msr(MsrReply::Fault),
-            Self::Certs(plan) => return carry_out_certs(*plan, host, observer),
+            Self::Certs(plan, memory) => return carry_out_certs(*plan, memory, host, observer),
             Self::Tdx(plan) => plan.carry_out(host, observer),
             Self::Vmgexit { ghcb_msr, memory } => {
                 Reply::Vmgexit(vmgexit::carry_out(*ghcb_msr, memory, host, observer))
@@ -146,19 +146,21 @@ pub fn conversion_reply(result: Result<(), Errno>) -> ConversionReply {
     }
 }
 
-fn carry_out_certs(plan: CertsPlan<'_>, host: &mut impl Host, observer: &mut impl Observer) -> Answer {
+fn carry_out_certs(
+    plan: CertsPlan<'_>,
+    memory: &GuestMemory,
+    host: &mut impl Host,
+    observer: &mut impl Observer,
+) -> Answer {
     let reply = match plan {
         CertsPlan::Answer(answer) => answer,
-        CertsPlan::Install(action) => match apply_all(std::iter::once(action), host, observer) {
-            Ok(()) => CertsReply::Installed,
-            Err(_) => CertsReply::Failed,
-        },
+        CertsPlan::Install(action) => write_table(action, memory, host, observer),
         CertsPlan::Ask { provider, request, is_writable } => match provider.lease() {
             Err(Unavailable::Busy) => CertsReply::Busy,
             Err(Unavailable::Broken) => CertsReply::Failed,
             Ok(lease) => {
                 let plan = certs::install(lease.table().as_bytes(), request, is_writable);
-                let answer = carry_out_certs(plan, host, observer);
+                let answer = carry_out_certs(plan, memory, host, observer);
                 // The firmware is asked only if the table is there, so that nothing else needs the lease.
                 let is_installed = answer.reply == Reply::Certs(CertsReply::Installed);
                 return Answer { lease: is_installed.then_some(lease), ..answer };
@@ -166,6 +168,27 @@ fn carry_out_certs(plan: CertsPlan<'_>, host: &mut impl Host, observer: &mut imp
         },
     };
     Reply::Certs(reply).into()
+}
+
+/// The guest may have converted its buffer since the plan, or be about to.
+fn write_table(
+    action: Action<'_>,
+    memory: &GuestMemory,
+    host: &mut impl Host,
+    observer: &mut impl Observer,
+) -> CertsReply {
+    let Action::WriteGuest { gpa, bytes } = action else { return CertsReply::Failed };
+    let Some(range) = PageRange::new(gpa.gfn(), (bytes.len() as u64).div_ceil(PAGE_SIZE)) else {
+        return CertsReply::Failed;
+    };
+    let Some(_held) = memory.try_hold(range) else { return CertsReply::Busy };
+    if !memory.is_shared(range) {
+        return CertsReply::Failed;
+    }
+    match apply_all(std::iter::once(action), host, observer) {
+        Ok(()) => CertsReply::Installed,
+        Err(_) => CertsReply::Failed,
+    }
 }
 
 fn carry_out_mmio(mmio: &Mmio, host: &mut impl Host) -> Reply {
@@ -207,12 +230,12 @@ impl fmt::Display for Plan<'_> {
             }
             Self::UnknownHypercall => f.write_str("refuse an unknown hypercall"),
             Self::RefuseMsr => f.write_str("refuse an access to a model-specific register"),
-            Self::Certs(CertsPlan::Install(Action::WriteGuest { gpa, bytes })) => {
+            Self::Certs(CertsPlan::Install(Action::WriteGuest { gpa, bytes }), _) => {
                 write!(f, "write a certificate table of {} bytes to {gpa}", bytes.len())
             }
-            Self::Certs(CertsPlan::Install(_)) => f.write_str("install certificates"),
-            Self::Certs(CertsPlan::Ask { .. }) => f.write_str("ask the provider for certificates"),
-            Self::Certs(CertsPlan::Answer(answer)) => match answer {
+            Self::Certs(CertsPlan::Install(_), _) => f.write_str("install certificates"),
+            Self::Certs(CertsPlan::Ask { .. }, _) => f.write_str("ask the provider for certificates"),
+            Self::Certs(CertsPlan::Answer(answer), _) => match answer {
                 CertsReply::Installed => f.write_str("go on without certificates"),
                 CertsReply::TooSmall { pages } => write!(f, "ask for a buffer of {pages} pages"),
                 CertsReply::Busy => f.write_str("ask the guest to come back"),

@@ -88,7 +88,7 @@ impl Policy {
                 let is_writable = |gpa: Gpa, pages| {
                     PageRange::new(gpa.gfn(), pages).is_some_and(|range| self.memory.is_shared(range))
                 };
-                Ok(Plan::Certs(self.certificates.plan(*request, is_writable)))
+                Ok(Plan::Certs(self.certificates.plan(*request, is_writable), &self.memory))
             }
             Exit::Vmgexit { ghcb_msr } => Ok(Plan::Vmgexit { ghcb_msr: *ghcb_msr, memory: &self.memory }),
             Exit::MemoryFault(memory_fault) => Ok(match fault::conversion_for(*memory_fault, self)? {

@@ -245,7 +245,7 @@ impl PlanKind {
             Plan::NoPrivateMemory(_) => Self::NoPrivateMemory,
             Plan::UnknownHypercall => Self::UnknownHypercall,
             Plan::RefuseMsr => Self::RefuseMsr,
-            Plan::Certs(_) => Self::Certs,
+            Plan::Certs(..) => Self::Certs,
             Plan::Vmgexit { .. } => Self::Vmgexit,
             Plan::Tdx(_) => Self::Tdx,
             Plan::PortIo(_) => Self::PortIo,

@@ -324,6 +324,39 @@ impl GuestMemory {
         Some(Converting { memory: self, ticket, job, has_ended: false })
     }
 
+    /// Keeps pages as they are while the host writes to them: waits for conversions that overlap, and others wait for it.
+    /// What is written amid a conversion would be memory that nobody knows of.
+    pub(crate) fn hold(&self, range: PageRange) -> Held<'_> {
+        let mut state = self.lock();
+        let ticket = state.enqueue(range);
+        while !state.is_first(ticket, range) {
+            state = self.freed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        Held { memory: self, ticket }
+    }
+
+    /// As [`GuestMemory::hold`] for those who cannot wait: `None` while a conversion overlaps.
+    pub(crate) fn try_hold(&self, range: PageRange) -> Option<Held<'_>> {
+        let mut state = self.lock();
+        if state.is_busy(range) {
+            return None;
+        }
+        Some(Held { memory: self, ticket: state.enqueue(range) })
+    }
+
+    /// Lets others have the pages of a ticket.
+    fn release(&self, ticket: u64, state: MutexGuard<'_, State>) {
+        let mut state = state;
+        let at = state.queue.iter().position(|(other, _)| *other == ticket);
+        let ended = at.map(|at| state.queue.remove(at));
+        // Waking is a system call, whether anyone sleeps or not. Who waits for these pages is in the queue.
+        let is_awaited = ended.is_some_and(|(_, range)| state.is_busy(range));
+        drop(state);
+        if is_awaited {
+            self.freed.notify_all();
+        }
+    }
+
     /// No code that holds the lock can leave the state half changed, so that a panic elsewhere does not matter.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -354,6 +387,20 @@ fn carry_out(
     job.finish()
 }
 
+/// Pages that nobody converts until this is dropped.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Held<'a> {
+    memory: &'a GuestMemory,
+    ticket: u64,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.memory.release(self.ticket, self.memory.lock());
+    }
+}
+
 /// A conversion under way. Nobody else converts its pages until it has ended or is dropped.
 ///
 /// Effects are carried out in order: [`Converting::next_effect`] takes how the last one went, `Ok` at first. One that
@@ -377,22 +424,9 @@ impl Converting<'_> {
         let next = self.job.next_effect(&mut state.tracker, last);
         if next.is_none() && !self.has_ended {
             self.has_ended = true;
-            self.release(state);
+            self.memory.release(self.ticket, state);
         }
         next
-    }
-
-    /// Lets others have the pages.
-    fn release(&self, state: MutexGuard<'_, State>) {
-        let mut state = state;
-        let at = state.queue.iter().position(|(ticket, _)| *ticket == self.ticket);
-        let ended = at.map(|at| state.queue.remove(at));
-        // Waking is a system call, whether anyone sleeps or not. Who waits for these pages is in the queue.
-        let is_awaited = ended.is_some_and(|(_, range)| state.is_busy(range));
-        drop(state);
-        if is_awaited {
-            self.memory.freed.notify_all();
-        }
     }
 
     /// How it ended.
@@ -414,7 +448,7 @@ impl Drop for Converting<'_> {
         if !self.has_ended {
             let mut state = self.memory.lock();
             self.job.abandon(&mut state.tracker);
-            self.release(state);
+            self.memory.release(self.ticket, state);
         }
     }
 }

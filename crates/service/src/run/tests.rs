@@ -7,9 +7,10 @@ use crate::policy::FaultPolicy;
 use crate::terminate::StopKind;
 use exeunt_abi::kvm::run::{self, ExitReason, PORT_DATA_BYTES, RunPage};
 use exeunt_abi::{Gfn, Gpa, Kernel};
-use exeunt_proto::conversion::PageRange;
+use exeunt_proto::conversion::{Conversion, PageRange, PageState};
 use exeunt_proto::exit::{Entered, Hypercall};
 use exeunt_proto::host::Action;
+use exeunt_proto::reply::{CertsReply, Reply};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -203,7 +204,7 @@ fn a_private_buffer_gets_no_certificates() {
     let mut policy = policy();
     policy.certificates = Certificates::Table(CheckedTable::empty());
     let range = PageRange::new(Gfn(4), 1).unwrap();
-    policy.memory().assume(range, PageInfo::fresh(exeunt_proto::conversion::PageState::Private));
+    policy.memory().assume(range, PageInfo::fresh(PageState::Private));
     for (gpa, pages, ret) in [(0x3000, 1, 0), (0x3000, 2, 5), (0x4000, 1, 5), (0x5000, 1, 0)] {
         let request = Exit::SnpReqCerts(exit::SnpReqCerts { gpa: Gpa(gpa), pages });
         let mut host = Log::default();
@@ -212,6 +213,39 @@ fn a_private_buffer_gets_no_certificates() {
         assert_eq!(script.answers[1].payload::<run::SnpReqCerts>().ret, ret, "{gpa:#x} {pages}");
         assert_eq!(host.0.len(), usize::from(ret == 0), "{:?}", host.0);
     }
+}
+
+/// Looks whether a page can be converted while the host writes to it.
+struct Racing<'a>(&'a GuestMemory, Conversion, u32);
+
+impl Host for Racing<'_> {
+    fn apply(&mut self, action: &Action<'_>) -> Result<(), Errno> {
+        assert!(matches!(action, Action::WriteGuest { .. }), "{action:?}");
+        assert!(self.0.try_begin(self.1).is_none(), "a conversion amid the write");
+        self.2 += 1;
+        Ok(())
+    }
+}
+
+#[test]
+fn a_buffer_for_certificates_is_not_converted_while_it_is_written_nor_written_while_it_is_converted() {
+    let mut policy = policy();
+    policy.certificates = Certificates::Table(CheckedTable::empty());
+    let memory = policy.memory();
+    let conversion = Conversion { range: PageRange::new(Gfn(3), 1).unwrap(), to: PageState::Private };
+    let request = Exit::SnpReqCerts(exit::SnpReqCerts { gpa: Gpa(0x3000), pages: 1 });
+    let reply = |plan: &Plan<'_>| {
+        let mut host = Racing(memory, conversion, 0);
+        (plan.carry_out(&mut host, &mut []).reply, host.2)
+    };
+    let plan = policy.plan(&request).unwrap();
+    assert_eq!(reply(&plan), (Reply::Certs(CertsReply::Installed), 1));
+    let under_way = memory.try_begin(conversion);
+    assert!(under_way.is_some(), "it can be converted again");
+    assert_eq!(reply(&plan), (Reply::Certs(CertsReply::Busy), 0));
+    drop(under_way);
+    assert_eq!(memory.convert(conversion, &mut Log::default(), &mut ()), Ok(()));
+    assert_eq!(reply(&plan), (Reply::Certs(CertsReply::Failed), 0), "converted since the plan");
 }
 
 #[test]

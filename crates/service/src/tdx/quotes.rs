@@ -29,7 +29,7 @@ pub trait QuoteProvider: Send + Sync {
 /// Someone who writes to a TD's memory when a quote is there, on whichever thread.
 ///
 /// It is called under a lock that [`Quotes::cancel`] and the vCPUs of the TD may wait for, so it must call neither
-/// [`Quotes`] nor a [`QuoteSink`], and it must not panic.
+/// [`Quotes`] nor a [`QuoteSink`], nor convert pages, and it must not panic.
 pub trait GuestWriter: Send + Sync {
     /// Writes to shared memory. The TD watches while it is done: 8 bytes on a border of 8 bytes are one store.
     ///
@@ -165,11 +165,18 @@ impl Quotes {
         };
         let Some(taken) = self.desk.slots.take() else { return Status::RETRY };
         let mut report = vec![0; report_bytes];
+        let held = self.desk.memory.hold(range);
         let marked = host.read_guest(at(range, HEADER_BYTES), &mut report).and_then(|()| {
             let bytes = &QuoteStatus::InFlight.number().to_le_bytes();
             let mark = Action::WriteGuest { gpa: at(range, offset_of!(QuoteHeader, status)), bytes };
-            apply_all(std::iter::once(mark), host, observer)
+            // The TD may have converted its buffer since the plan.
+            if self.desk.memory.is_shared(range) {
+                apply_all(std::iter::once(mark), host, observer)
+            } else {
+                Err(Errno::EFAULT)
+            }
         });
+        drop(held);
         if marked.is_err() {
             self.desk.slots.finish(&taken, || ());
             return Status::INVALID_OPERAND;
@@ -196,7 +203,8 @@ impl fmt::Debug for Quotes {
     }
 }
 
-/// Takes the quote of one request, on any thread and at any time. Dropping it says that there will be none.
+/// Takes the quote of one request, on any thread and at any time but amid a conversion of the buffer by this thread: it
+/// waits for conversions under way. Dropping it says that there will be none.
 #[must_use = "a sink that is dropped tells the TD that there is no quote"]
 pub struct QuoteSink {
     desk: Arc<Desk>,
@@ -227,6 +235,8 @@ impl QuoteSink {
     fn finish(&mut self, answer: Result<&[u8], NoQuote>) {
         // Set before anything that may panic, because the drop that follows must not try again.
         if !std::mem::replace(&mut self.is_done, true) {
+            // Before the lock of the slot: who gives quotes up must not wait for a conversion.
+            let _held = self.desk.memory.hold(self.range);
             self.desk.slots.finish(&self.taken, || self.desk.deliver(self.range, answer));
         }
     }
@@ -249,7 +259,7 @@ impl Desk {
         self.target.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The last of a request, under the lock of its slot. A TD that took its buffer back gets nothing.
+    /// The last of a request, under the lock of its slot, with the buffer held. A TD that took its buffer back gets nothing.
     fn deliver(&self, range: PageRange, answer: Result<&[u8], NoQuote>) {
         if !self.memory.is_shared(range) {
             return;

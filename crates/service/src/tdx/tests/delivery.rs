@@ -114,6 +114,36 @@ fn a_td_that_takes_its_buffer_back_gets_nothing_and_its_slot_is_free() {
 }
 
 #[test]
+fn a_quote_waits_for_a_conversion_of_its_buffer_and_who_gives_quotes_up_does_not() {
+    let memory = Memory::new();
+    let policy = policy(&memory);
+    for to in [PageState::Private, PageState::Shared] {
+        let sink = ask_for_sink(&policy, &memory);
+        let range = PageRange::new(BUFFER.gfn(), 2).unwrap();
+        let converting = memory.0.tracked.begin(Conversion { range, to });
+        let answer = std::thread::spawn(move || sink.complete(Ok(b"quote")));
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        assert_eq!((memory.take_writes(), answer.is_finished()), (vec![], false));
+        policy.quotes.as_ref().unwrap().cancel();
+        drop(converting);
+        answer.join().unwrap();
+        assert_eq!((memory.take_writes(), in_flight(&policy)), (vec![], 0), "it was given up");
+    }
+}
+
+#[test]
+fn a_td_that_takes_its_buffer_back_after_the_plan_is_refused_and_nothing_is_written() {
+    let memory = Memory::new();
+    let policy = policy(&memory);
+    ask(&memory);
+    let plan = policy.plan(GET_QUOTE, &memory.0.tracked);
+    memory.make(PageState::Private);
+    let reply = plan.carry_out(&mut memory.clone(), &mut ());
+    assert_eq!(reply, status(Status::INVALID_OPERAND));
+    assert_eq!((memory.take_writes(), in_flight(&policy)), (vec![], 0));
+}
+
+#[test]
 fn the_interrupt_goes_to_the_vcpu_that_asked_for_it_once_for_each_answer_and_the_last_vector_counts() {
     let memory = Memory::new();
     let policy = policy(&memory);

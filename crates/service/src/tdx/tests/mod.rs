@@ -7,7 +7,7 @@ use super::*;
 use crate::memory::{MemorySlot, PageInfo};
 use exeunt_abi::ghci::{Status, quote_status};
 use exeunt_abi::{Errno, Gfn};
-use exeunt_proto::conversion::PageState;
+use exeunt_proto::conversion::{Conversion, PageState};
 use exeunt_proto::host::Action;
 use std::sync::{Arc, Mutex};
 
@@ -86,6 +86,9 @@ impl Memory {
         if *self.0.fails_at.lock().unwrap() == Some(gpa.0 - BUFFER.0) {
             return Err(Errno::EFAULT);
         }
+        let page = PageRange::new(gpa.gfn(), 1).unwrap();
+        let conversion = Conversion { range: page, to: PageState::Private };
+        assert!(self.0.tracked.try_begin(conversion).is_none(), "nobody converts a page while it is written");
         self.set(gpa.0, bytes);
         self.0.writes.lock().unwrap().push((gpa.0, bytes.len()));
         Ok(())
