@@ -64,7 +64,7 @@ impl SocketProvider {
 }
 
 impl QuoteProvider for SocketProvider {
-    /// With all workers busy, or without a thread, the service counts as unavailable.
+    /// With all workers busy the service counts as unavailable. Without a thread no quote is made.
     fn submit(&self, report: &[u8], sink: QuoteSink) {
         let Some(worker) = Worker::start(&self.shared) else {
             return sink.complete(Err(NoQuote::Unavailable));

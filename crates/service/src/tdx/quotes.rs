@@ -165,7 +165,7 @@ impl Quotes {
         };
         let Some(taken) = self.desk.slots.take() else { return Status::RETRY };
         let mut report = vec![0; report_bytes];
-        let held = self.desk.memory.hold(range);
+        let buffer = self.desk.memory.hold(range);
         let marked = host.read_guest(at(range, HEADER_BYTES), &mut report).and_then(|()| {
             let bytes = &QuoteStatus::InFlight.number().to_le_bytes();
             let mark = Action::WriteGuest { gpa: at(range, offset_of!(QuoteHeader, status)), bytes };
@@ -176,7 +176,7 @@ impl Quotes {
                 Err(Errno::EFAULT)
             }
         });
-        drop(held);
+        drop(buffer);
         if marked.is_err() {
             self.desk.slots.finish(&taken, || ());
             return Status::INVALID_OPERAND;
