@@ -151,8 +151,13 @@ impl GuestMemory {
         self.lock().add(slot)
     }
 
-    /// Takes the slot with this first frame away, before it is deleted. Whether there was one.
+    /// Takes the slot with this first frame away, before it is deleted. Whether there was one. It waits for conversions of
+    /// its pages, so that afterwards none discards memory that may be another's by then; a thread that has begun one must
+    /// not call it. The attributes stay: a VMM that puts something else there than memory with a private half sets them
+    /// back.
     pub fn remove_slot(&self, gfn: Gfn) -> bool {
+        let Some(slot) = self.lock().slots.at(gfn) else { return false };
+        let _held = self.hold(slot.range);
         let mut state = self.lock();
         let Some(slot) = state.slots.remove(gfn) else { return false };
         state.tracker.forget(slot.range);

@@ -43,6 +43,11 @@ impl Slots {
         Ok(())
     }
 
+    /// The slot with this first frame.
+    pub(crate) fn at(&self, gfn: Gfn) -> Option<MemorySlot> {
+        self.slots.iter().find(|slot| slot.range.gfn() == gfn).copied()
+    }
+
     /// Takes the slot with this first frame away.
     pub(crate) fn remove(&mut self, gfn: Gfn) -> Option<MemorySlot> {
         let at = self.slots.iter().position(|slot| slot.range.gfn() == gfn)?;

@@ -381,6 +381,16 @@ fn slots_come_and_go_and_attributes_outlive_them() {
     assert!(!memory.remove_slot(Gfn(0x11)) && memory.remove_slot(Gfn(0x10)));
     assert!(!memory.covers(slot.range) && memory.run_count() == 0);
     assert_eq!(memory.add_slot(slot), Ok(()));
+    // Nothing is done to its memory once it is taken away.
+    std::thread::scope(|scope| {
+        let converting = memory.begin(conversion(0x13, 1, Private));
+        let removal = scope.spawn(|| memory.remove_slot(Gfn(0x10)));
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        assert!(!removal.is_finished() && memory.covers(slot.range));
+        drop(converting);
+        assert!(removal.join().unwrap());
+    });
+    assert_eq!(memory.add_slot(slot), Ok(()));
     assert_eq!(memory.state_of(slot.range), None, "the slot before may have left private pages");
     // It has, and the guest used them before it asked for anything.
     let mut pages = Pages::new();
