@@ -226,9 +226,7 @@ impl Certificate {
 
     fn read_endorsement(&self) -> Result<Option<Endorsement>, CertificateError> {
         let Some(product_name) = self.extension(oid::PRODUCT_NAME) else { return Ok(None) };
-        let product_name = Ia5StringRef::from_der(product_name)
-            .map_err(|_| missing("productName", oid::PRODUCT_NAME))?
-            .to_string();
+        let product_name = text(product_name).ok_or_else(|| missing("productName", oid::PRODUCT_NAME))?;
         let part = |name, id| {
             let value = self.extension(id).and_then(|value| u8::from_der(value).ok());
             value.ok_or_else(|| missing(name, id))
@@ -241,10 +239,8 @@ impl Certificate {
             snp: part("snpSPL", oid::SNP_SPL)?,
             microcode: part("ucodeSPL", oid::UCODE_SPL)?,
         };
-        let csp = self.extension(oid::CSP_ID).map(|value| {
-            let text = Ia5StringRef::from_der(value).map(|text| text.to_string());
-            text.map_err(|_| missing("cspID", oid::CSP_ID))
-        });
+        let csp =
+            self.extension(oid::CSP_ID).map(|value| text(value).ok_or_else(|| missing("cspID", oid::CSP_ID)));
         let csp = csp.transpose()?;
         let chip = self.extension(oid::HW_ID).and_then(chip);
         if csp.is_none() && chip.is_none() {
@@ -267,6 +263,12 @@ impl Certificate {
 
 fn missing(name: &'static str, oid: ObjectIdentifier) -> CertificateError {
     CertificateError::Extension { name, oid: oid.to_string() }
+}
+
+/// A name. One with control characters, such as those of terminals, would be more than a name wherever it is printed.
+fn text(value: &[u8]) -> Option<String> {
+    let text = Ia5StringRef::from_der(value).ok()?.to_string();
+    (!text.chars().any(char::is_control)).then_some(text)
 }
 
 /// AMD's certificates have the identity as it is; a wrapped one is understood as well.

@@ -50,6 +50,23 @@ fn each_certificate_is_known_by_what_it_says() {
 }
 
 #[test]
+fn names_that_would_write_more_than_a_name_to_a_terminal_have_no_meaning() {
+    for (der, last, name) in [(MILAN_VCEK, &b"Milan"[..], "productName"), (MILAN_VLEK, b"SIMULATED", "cspID")]
+    {
+        let at = der.windows(last.len()).rposition(|window| window == last).unwrap();
+        for letter in [b'\n', 0x1b, 0x7f] {
+            let mut changed = der.to_vec();
+            changed[at + 1] = letter;
+            let error = Certificate::from_der(&changed).unwrap_err();
+            assert!(
+                matches!(error, CertificateError::Extension { name: found, .. } if found == name),
+                "{error}"
+            );
+        }
+    }
+}
+
+#[test]
 fn no_truncation_and_no_garbage_is_a_certificate() {
     for length in 0..MILAN_VCEK.len() {
         assert!(Certificate::from_der(&MILAN_VCEK[..length]).is_err(), "{length}");
