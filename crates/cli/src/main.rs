@@ -85,6 +85,17 @@ fn main() -> ExitCode {
     }
 }
 
+/// A text from outside as a part of a line: control characters, such as those of terminals, in a form that does no harm.
+fn one_line(text: &str) -> String {
+    text.chars().flat_map(escape).collect()
+}
+
+fn escape(letter: char) -> impl Iterator<Item = char> {
+    let escaped = letter.is_control().then(|| letter.escape_debug());
+    let plain = escaped.is_none().then_some(letter);
+    escaped.into_iter().flatten().chain(plain)
+}
+
 /// Writes to standard output. A reader that went away, as `head` does, is no failure.
 fn print(text: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();

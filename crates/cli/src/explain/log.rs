@@ -113,17 +113,10 @@ impl Log {
         if let Some(finding) = self.findings.get_mut(place) {
             finding.lines.push(number);
         } else if place < MAX_FINDINGS {
-            let text: String = line.trim().chars().take(200).flat_map(escape).collect();
+            let text: String = line.trim().chars().take(200).flat_map(crate::escape).collect();
             self.findings.push(Finding { lines: vec![number], text, reading });
         }
     }
-}
-
-/// Control characters, such as those of terminals, in a form that does no harm.
-fn escape(letter: char) -> impl Iterator<Item = char> {
-    let escaped = letter.is_control().then(|| letter.escape_debug());
-    let plain = escaped.is_none().then_some(letter);
-    escaped.into_iter().flatten().chain(plain)
 }
 
 /// The findings as text.

@@ -338,8 +338,9 @@ fn transfer(target: &Target) -> Option<TransferId> {
 
 /// Says how far it is on standard error.
 fn say(what: impl std::fmt::Display) {
-    // Progress that nobody reads is no failure.
-    let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("exeunt: {what}\n").as_bytes());
+    // The other side's words are among it. Progress that nobody reads is no failure.
+    let line = format!("exeunt: {}\n", crate::one_line(&what.to_string()));
+    let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
 }
 
 fn receive(wire: Option<&mut Wire>, until: Instant) -> Input {

@@ -157,7 +157,7 @@ fn text(document: &Document) -> String {
         let Shown { id, name, bytes, .. } = section;
         let _ = writeln!(text, "section {id:#x} {name}: {bytes} bytes{must}");
         for line in section.says.iter().chain(&section.hex) {
-            let _ = writeln!(text, "  {line}");
+            let _ = writeln!(text, "  {}", crate::one_line(line));
         }
     }
     if let Some(digest) = &document.digest {
@@ -178,4 +178,21 @@ fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use exeunt::snapshot::Writer;
+
+    #[test]
+    fn a_name_in_a_snapshot_says_no_more_than_a_line() {
+        let name = b"disk\ncomplete: 00\x1b[2J";
+        let payload = [&[u8::try_from(name.len()).unwrap(), 0, 0, 0][..], name].concat();
+        let mut writer = Writer::new(Vec::new()).unwrap();
+        writer.section(section::id::DEVICE, MUST_UNDERSTAND, &payload).unwrap();
+        let (bytes, _) = writer.finish().unwrap();
+        let text = text(&read(bytes.as_slice()));
+        assert!(text.contains("device disk\\ncomplete: 00\\u{1b}[2J: 0 bytes\n"), "{text}");
+    }
 }
