@@ -227,8 +227,10 @@ void exeunt_vm_free(struct exeunt_vm *vm);
 // Adds a slot to a VM that runs, after `KVM_SET_USER_MEMORY_REGION2`. As for `exeunt_policy_add_slot`.
 int exeunt_vm_add_slot(const struct exeunt_vm *vm, uint64_t gpa, uint64_t size, bool has_private);
 
-// Takes the slot that starts at `gpa` away, before it is deleted. -ENOENT if there is none.
-int exeunt_vm_remove_slot(const struct exeunt_vm *vm, uint64_t gpa);
+// Takes the slot that starts at `gpa` away, before it is deleted. -ENOENT if there is none. It waits for conversions of
+// its pages, so it is not to be called within a callback of one.
+int exeunt_vm_remove_slot(const struct exeunt_vm *vm,
+                          uint64_t gpa);
 
 // Says that the VMM itself has made pages private or shared: at a launch, or before a restored guest runs. Pages are
 // shared at first.

@@ -136,7 +136,8 @@ pub unsafe extern "C" fn exeunt_vm_add_slot(
     unsafe { with_vm(vm, add) }
 }
 
-/// Takes the slot that starts at `gpa` away, before it is deleted. -ENOENT if there is none.
+/// Takes the slot that starts at `gpa` away, before it is deleted. -ENOENT if there is none. It waits for conversions of
+/// its pages, so it is not to be called within a callback of one.
 ///
 /// # Safety
 ///
