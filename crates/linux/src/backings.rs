@@ -70,7 +70,8 @@ impl Backings {
     /// # Errors
     ///
     /// `EFAULT` if a page lies in no slot, `EOPNOTSUPP` if a slot has no such memory, and then nothing is given back;
-    /// else the error of the system call, and a part may have been given back.
+    /// else the error of the system call, and a part may have been given back. `EOPNOTSUPP`, too, if huge pages were left:
+    /// `GuestMemory` knows then that they still hold something, and `reclaim_down_to` gives them back once all of one is idle.
     pub fn discard(&self, range: PageRange, backing: Backing) -> Result<(), Errno> {
         self.memory.table().discard(range, backing)
     }

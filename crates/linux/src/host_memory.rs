@@ -191,6 +191,11 @@ impl<'a> Discard<'a> {
         Self { memory: &half.memory, offset: half.offset.saturating_add(offset), bytes }
     }
 
+    /// Its length in bytes.
+    pub(crate) const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Makes this one call do the work of the next too, if the memory of that begins where the memory of this ends.
     pub(crate) fn takes_in(&mut self, next: &Self) -> bool {
         let is_next = self.memory.is(next.memory) && self.offset.checked_add(self.bytes) == Some(next.offset);
@@ -240,6 +245,15 @@ impl fmt::Display for Discard<'_> {
             Kind::Mapped { .. } => "madvise",
         };
         write!(f, "{call} {:#x}+{:#x}", self.offset, self.bytes)
+    }
+}
+
+#[cfg(test)]
+impl HostMemory {
+    /// A file that is taken for one of huge pages: enough to see which calls are made.
+    pub(crate) fn as_if_huge(bytes: u64, page_bytes: u64) -> Self {
+        let fd = rustix::fs::memfd_create("huge", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        Self { kind: Arc::new(Kind::File { fd, bytes, page_bytes }) }
     }
 }
 

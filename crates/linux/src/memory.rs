@@ -143,7 +143,8 @@ impl Table {
     /// # Errors
     ///
     /// `EFAULT` if a page lies in no slot, `EOPNOTSUPP` if a slot has no such memory, and then nothing is given back;
-    /// else the error of the system call, and a part may have been given back.
+    /// else the error of the system call, and a part may have been given back. `EOPNOTSUPP`, too, if huge pages are
+    /// covered in part: those stay, the others have been given back.
     pub(crate) fn discard(&self, range: PageRange, backing: Backing) -> Result<(), Errno> {
         self.discard_with(range, backing, |call| call.make())
     }
@@ -158,7 +159,12 @@ impl Table {
         if !self.pieces(range.gpa(), range.bytes())?.all(|piece| piece.slot.half(backing).is_some()) {
             return Err(Errno::EOPNOTSUPP);
         }
-        let mut make = |call: Discard<'_>| call.whole_pages().map_or(Ok(()), &mut make);
+        let mut stays = false;
+        let mut make = |call: Discard<'_>| {
+            let whole = call.clone().whole_pages();
+            stays |= whole.as_ref().is_none_or(|whole| whole.bytes() < call.bytes());
+            whole.map_or(Ok(()), &mut make)
+        };
         let mut waiting: Option<Discard<'_>> = None;
         for piece in self.pieces(range.gpa(), range.bytes())? {
             let Some(half) = piece.slot.half(backing) else { return Err(Errno::EOPNOTSUPP) };
@@ -170,7 +176,9 @@ impl Table {
                 make(call)?;
             }
         }
-        waiting.map_or(Ok(()), make)
+        waiting.map_or(Ok(()), &mut make)?;
+        // Who keeps account of what may hold something still has it, until a range covers the huge page.
+        if stays { Err(Errno::EOPNOTSUPP) } else { Ok(()) }
     }
 
     /// Gets memory for shared pages before the guest touches them. What they hold stays.

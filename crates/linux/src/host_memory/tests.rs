@@ -88,10 +88,7 @@ fn a_memfd_cannot_be_cut_under_the_guest() {
 
 #[test]
 fn huge_pages_that_a_range_covers_in_part_are_not_touched() {
-    // No file of huge pages is needed to see which calls are made.
-    let fd = rustix::fs::memfd_create("huge", MemfdFlags::CLOEXEC).unwrap();
-    let kind = Kind::File { fd, bytes: 8 << 20, page_bytes: 2 << 20 };
-    let memory = HostMemory { kind: Arc::new(kind) };
+    let memory = HostMemory::as_if_huge(8 << 20, 2 << 20);
     for (offset, bytes, expected) in [
         (0, 0x1000, None),
         (0x1000, 2 << 20, None),

@@ -54,6 +54,25 @@ fn adjacent_slots_with_adjacent_memory_take_one_call() {
 }
 
 #[test]
+fn huge_pages_that_stay_are_no_success_and_the_others_are_given_back() {
+    let memory = Memory::default();
+    let huge = HostMemory::as_if_huge(8 << 20, 2 << 20);
+    add(&memory, 0, 8 << 20, HostMemory::anonymous(8 << 20).unwrap().at(0), Some(huge.at(0))).unwrap();
+    for (pages, made, result) in [
+        (range(0, 0x200), 1, Ok(())),
+        (range(0, 0x201), 1, Err(Errno::EOPNOTSUPP)),
+        (range(1, 0x1ff), 0, Err(Errno::EOPNOTSUPP)),
+    ] {
+        let mut calls = 0;
+        let discarded = memory.table().discard_with(pages, Backing::Private, |_| {
+            calls += 1;
+            Ok(())
+        });
+        assert_eq!((calls, discarded), (made, result), "{pages}");
+    }
+}
+
+#[test]
 fn a_discard_that_cannot_be_done_makes_no_call() {
     let memory = five_slots();
     for (outside, backing, errno) in [

@@ -40,8 +40,9 @@ fn is(ret: u64, errno: Errno) -> bool {
 }
 
 fn written<'a>(exit: &'a ExitView<'_>) -> impl Iterator<Item = &'a [u8]> {
-    exit.effects.iter().filter_map(|(effect, _)| match effect {
-        Effect::Write { bytes, .. } => Some(bytes.as_slice()),
+    // A copy that the host refused has written nothing.
+    exit.effects.iter().filter_map(|(effect, result)| match effect {
+        Effect::Write { bytes, .. } if result.is_ok() => Some(bytes.as_slice()),
         _ => None,
     })
 }
@@ -126,7 +127,7 @@ fn locked_until_done(view: &View<'_>) -> Judgement {
                 let runs_on = is_written && !is_taken && !run.immediate;
                 runs_on.then_some((HELD, "KVM_RUN without immediate_exit"))
             }
-            Crossing::Effect { effect: Effect::Write { .. }, .. }
+            Crossing::Effect { effect: Effect::Write { .. }, result: Ok(()) }
                 if view.exits.get(exit.saturating_sub(1)).and_then(request).is_some() =>
             {
                 (is_written, is_taken) = (true, false);
