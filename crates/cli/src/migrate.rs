@@ -225,6 +225,7 @@ fn send(side: &SideArgs, between: &BetweenArgs, to: &str) -> Result<ExitCode, Fa
         }
         None => return Err(format!("{} has no VM", side.dir.display())),
     };
+    arbiter::Directory::make(&between.arbiter)?;
     let driver = driver(side, Some(between), &store);
     let mut machine = driver.resume(&checkpoint)?;
     machine.run(side.values)?;
@@ -247,6 +248,7 @@ fn receive(
             return Err(format!("{dir} {} a VM and takes no other: recover it first", record.name()));
         }
     }
+    arbiter::Directory::make(&between.arbiter)?;
     let driver = driver(side, Some(between), &store);
     let listener = wire::Listener::bind(listen)?;
     if let Some(address) = listener.address() {

@@ -22,8 +22,13 @@ impl<'a> Directory<'a> {
         Self { dir: dir.to_owned(), middle }
     }
 
+    /// Makes the directory if it is not there, for a transfer that begins. Whoever recovers does not make one: in a directory
+    /// that is not the arbiter's each side is the first to ask.
+    pub(crate) fn make(dir: &Path) -> Result<(), Failure> {
+        make_dir(dir).map_err(|error| format!("cannot open the arbiter {}: {error}", dir.display()))
+    }
+
     fn try_decide(&self, transfer: TransferId, me: Side) -> std::io::Result<Side> {
-        make_dir(&self.dir)?;
         let decision = self.dir.join(transfer.to_string());
         let (process, count) = (std::process::id(), ASKED.fetch_add(1, Ordering::Relaxed));
         let mine = self.dir.join(format!("{transfer}.{me}.{process}.{count}"));
@@ -74,6 +79,7 @@ mod tests {
     #[test]
     fn of_many_who_ask_at_once_one_side_wins_and_all_hear_the_same() {
         let dir = std::env::temp_dir().join(format!("exeunt-arbiter-{}", std::process::id()));
+        Directory::make(&dir).unwrap();
         for round in 0..20 {
             let transfer = TransferId([round; 16]);
             let barrier = Barrier::new(8);
@@ -92,6 +98,16 @@ mod tests {
             }
         }
         fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_is_not_there_decides_nothing_and_is_not_made() {
+        let dir = std::env::temp_dir().join(format!("exeunt-arbiter-elsewhere-{}", std::process::id()));
+        for me in [Side::Source, Side::Target] {
+            let error = Directory::new(&dir, &|| {}).decide(TransferId([3; 16]), me).unwrap_err();
+            assert!(error.contains("did not decide"), "{error}");
+        }
+        assert!(!dir.exists(), "each side would be the first to ask");
     }
 
     #[test]

@@ -478,6 +478,7 @@ fn a_side_that_cannot_ask_the_arbiter_does_not_run_and_asks_again_later() {
     }
     assert_eq!((world.record("a").as_str(), world.record("b").as_str()), ("offers", "holds"));
     std::fs::remove_file(world.path("arbiter")).unwrap();
+    std::fs::create_dir(world.path("arbiter")).unwrap();
     world.settle("reachable again", ["b", "a"]);
     assert_eq!(world.record("b"), "owns", "the first to ask");
 }
