@@ -252,7 +252,7 @@ impl fmt::Display for Discard<'_> {
 impl HostMemory {
     /// A file that is taken for one of huge pages: enough to see which calls are made.
     pub(crate) fn as_if_huge(bytes: u64, page_bytes: u64) -> Self {
-        let fd = rustix::fs::memfd_create("huge", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        let fd = rustix::fs::memfd_create("huge", MemfdFlags::CLOEXEC).unwrap();
         Self { kind: Arc::new(Kind::File { fd, bytes, page_bytes }) }
     }
 }
