@@ -65,6 +65,26 @@ unsafe impl Send for Callbacks {}
 // SAFETY: As above.
 unsafe impl Sync for Callbacks {}
 
+impl exeunt_host {
+    /// A host of so many bytes that can do nothing.
+    const fn without_callbacks(size: usize) -> Self {
+        Self {
+            size,
+            ctx: ptr::null_mut(),
+            set_attributes: None,
+            discard: None,
+            write_guest: None,
+            read_guest: None,
+            prefault: None,
+            before_conversion: None,
+            after_conversion: None,
+            undo_conversion: None,
+            dump: None,
+            kick: None,
+        }
+    }
+}
+
 impl Callbacks {
     /// Copies as many members as the caller's struct has.
     ///
@@ -85,20 +105,7 @@ impl Callbacks {
         if size < offset_of!(exeunt_host, set_attributes) {
             return Err(Errno::EINVAL);
         }
-        let mut copy = exeunt_host {
-            size,
-            ctx: ptr::null_mut(),
-            set_attributes: None,
-            discard: None,
-            write_guest: None,
-            read_guest: None,
-            prefault: None,
-            before_conversion: None,
-            after_conversion: None,
-            undo_conversion: None,
-            dump: None,
-            kick: None,
-        };
+        let mut copy = exeunt_host::without_callbacks(size);
         let bytes = size.min(size_of::<exeunt_host>());
         // SAFETY: Both have that many bytes, and all zero or whole members are values of an `exeunt_host`: a size that
         // ends inside of a callback is cut below.
@@ -201,17 +208,9 @@ mod tests {
     fn members_behind_the_size_count_as_null_and_a_null_callback_is_not_supported() {
         let mut host = exeunt_host {
             size: offset_of!(exeunt_host, discard),
-            ctx: ptr::null_mut(),
             set_attributes: Some(busy),
             discard: Some(busy),
-            write_guest: None,
-            read_guest: None,
-            prefault: None,
-            before_conversion: None,
-            after_conversion: None,
-            undo_conversion: None,
-            dump: None,
-            kick: None,
+            ..exeunt_host::without_callbacks(0)
         };
         let range = exeunt_proto::conversion::PageRange::new(exeunt_abi::Gfn(1), 1).unwrap();
         let set = Action::SetAttributes { range, to: PageState::Private };

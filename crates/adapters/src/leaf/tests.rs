@@ -238,17 +238,22 @@ impl exeunt::certs::Provider for Lock {
     }
 }
 
-#[test]
-fn certificates_stay_locked_until_kvm_has_taken_the_answer() {
+/// A guest has just asked for certificates, which are under a lock.
+fn asked_for_certificates() -> (std::sync::Arc<Lock>, Policy, Memory, Entered) {
     let lock = std::sync::Arc::new(Lock::default());
-    let is_locked = || lock.0.load(std::sync::atomic::Ordering::SeqCst);
     let mut policy = policy();
     policy.certificates = exeunt::certs::Certificates::From(lock.clone());
     let exit = Exit::SnpReqCerts(SnpReqCerts { gpa: Gpa(0x1000), pages: 4 });
     let mut page = RunPage::zeroed();
     let entered = exit::encode(&exit, Kernel::default(), &mut page);
-    page.user[1] = 1;
-    let mut memory = Memory { page, writes: Vec::new(), takes: 0.into() };
+    (lock, policy, Memory { page, writes: Vec::new(), takes: 0.into() }, entered)
+}
+
+#[test]
+fn certificates_stay_locked_until_kvm_has_taken_the_answer() {
+    let (lock, policy, mut memory, entered) = asked_for_certificates();
+    let is_locked = || lock.0.load(std::sync::atomic::Ordering::SeqCst);
+    memory.page.user[1] = 1;
     let mut leaf = leaf();
     assert_eq!(leaf.serve(entered, &mut memory, &policy), Served::Served);
     assert!(is_locked() && leaf.is_held());
@@ -264,13 +269,7 @@ fn certificates_stay_locked_until_kvm_has_taken_the_answer() {
 
 #[test]
 fn a_vmm_that_clears_immediate_exit_for_itself_does_not_keep_the_lock_held_for_long() {
-    let lock = std::sync::Arc::new(Lock::default());
-    let mut policy = policy();
-    policy.certificates = exeunt::certs::Certificates::From(lock.clone());
-    let exit = Exit::SnpReqCerts(SnpReqCerts { gpa: Gpa(0x1000), pages: 4 });
-    let mut page = RunPage::zeroed();
-    let entered = exit::encode(&exit, Kernel::default(), &mut page);
-    let mut memory = Memory { page, writes: Vec::new(), takes: 0.into() };
+    let (lock, policy, mut memory, entered) = asked_for_certificates();
     let mut leaf = leaf();
     assert_eq!(leaf.serve(entered, &mut memory, &policy), Served::Served);
     // A plain store, as VMMs take their own kick back.
@@ -284,13 +283,7 @@ fn a_vmm_that_clears_immediate_exit_for_itself_does_not_keep_the_lock_held_for_l
 
 #[test]
 fn an_answer_that_is_never_taken_ends_the_run_and_the_lock() {
-    let lock = std::sync::Arc::new(Lock::default());
-    let mut policy = policy();
-    policy.certificates = exeunt::certs::Certificates::From(lock.clone());
-    let exit = Exit::SnpReqCerts(SnpReqCerts { gpa: Gpa(0x1000), pages: 4 });
-    let mut page = RunPage::zeroed();
-    let entered = exit::encode(&exit, Kernel::default(), &mut page);
-    let mut memory = Memory { page, writes: Vec::new(), takes: 0.into() };
+    let (lock, policy, mut memory, entered) = asked_for_certificates();
     let mut leaf = leaf();
     let served = (0..=MAX_HELD + 1).map(|_| leaf.serve(entered, &mut memory, &policy)).last();
     assert_eq!(served, Some(Served::Stop(Stop::Undrained { exits: MAX_HELD })));

@@ -31,12 +31,10 @@ impl Slots {
     ///
     /// It overlaps another one, which KVM does not allow either.
     pub(crate) fn add(&mut self, slot: MemorySlot) -> Result<(), SlotsOverlap> {
-        if let Some(other) = self.parts(slot.range).next() {
-            let start = self.slots.iter().find(|old| old.range.intersect(other.range).is_some());
-            let other = start.map_or(other.range, |old| old.range);
-            let (first, second) =
-                if other.gfn() < slot.range.gfn() { (other, slot.range) } else { (slot.range, other) };
-            return Err(SlotsOverlap(first, second));
+        if let Some(other) = self.slots.iter().find(|other| other.range.intersect(slot.range).is_some()) {
+            let (other, new) = (other.range, slot.range);
+            let in_order = if other.gfn() < new.gfn() { (other, new) } else { (new, other) };
+            return Err(SlotsOverlap(in_order.0, in_order.1));
         }
         let at = self.slots.partition_point(|other| other.range.gfn() < slot.range.gfn());
         self.slots.insert(at, slot);
