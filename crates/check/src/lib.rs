@@ -9,7 +9,6 @@ mod expect;
 pub mod explore;
 pub mod judge;
 pub mod known;
-mod programs;
 mod readers;
 pub mod report;
 pub mod rules;

@@ -26,6 +26,9 @@ const PROTO: &str = "exeunt-proto";
 const RUNS: &str = "exeunt-runs";
 const SERVICE: &str = "exeunt";
 const MODEL: &str = "exeunt-model";
+const SCENES: &str = "exeunt-scenes";
+const SHIM: &str = "exeunt-shim";
+const SUBJECT: &str = "exeunt-subject";
 const CPU: &str = "exeunt-cpu";
 const LINUX: &str = "exeunt-linux";
 const HEADERS: &str = "exeunt-headers";
@@ -41,9 +44,13 @@ const CLI: &str = "exeunt-cli";
 /// What a VMM adds: policy, and the providers and adapters around it.
 const VMM: &[&str] = &[ABI, PROTO, SERVICE, CERTS, QUOTE, ADAPTERS];
 const HALVES: &[&str] = &[ABI, PROTO, SERVICE, CERTS, QUOTE, ADAPTERS, MODEL, CPU, LINUX];
+/// What judges both halves, ours and others.
+const JUDGED: &[&str] =
+    &[ABI, PROTO, SERVICE, CERTS, QUOTE, ADAPTERS, MODEL, CPU, LINUX, SCENES, INTERPOSE, SHIM, SUBJECT];
 const ALL: &[&str] =
-    &[ABI, PROTO, SERVICE, CERTS, QUOTE, ADAPTERS, MODEL, CPU, LINUX, HEADERS, CHECK, INTERPOSE];
-const FUZZED: &[&str] = &[ABI, PROTO, SERVICE, CERTS, QUOTE, ADAPTERS, MODEL, CPU, LINUX, CHECK];
+    &[ABI, PROTO, SERVICE, CERTS, QUOTE, ADAPTERS, MODEL, CPU, LINUX, HEADERS, CHECK, INTERPOSE, SCENES];
+const FUZZED: &[&str] =
+    &[ABI, PROTO, SERVICE, CERTS, QUOTE, ADAPTERS, MODEL, CPU, LINUX, CHECK, SCENES, INTERPOSE];
 const WIRE: Option<&[&str]> = Some(&["zerocopy"]);
 
 const ROOMS: &[Room] = &[
@@ -57,11 +64,24 @@ const ROOMS: &[Room] = &[
     Room { package: C, dir: "crates/c", sees: VMM, outside: None },
     Room { package: MODEL, dir: "crates/model", sees: &[ABI, PROTO, RUNS], outside: None },
     Room { package: CPU, dir: "crates/cpu", sees: &[ABI, PROTO, MODEL], outside: None },
+    Room { package: SCENES, dir: "crates/scenes", sees: &[ABI, PROTO, MODEL], outside: None },
     Room { package: LINUX, dir: "crates/linux", sees: &[ABI, PROTO], outside: None },
     Room { package: HEADERS, dir: "crates/headers", sees: &[ABI], outside: None },
-    Room { package: CHECK, dir: "crates/check", sees: HALVES, outside: None },
+    Room { package: CHECK, dir: "crates/check", sees: JUDGED, outside: None },
     Room { package: RIG, dir: "crates/rig", sees: HALVES, outside: None },
-    Room { package: INTERPOSE, dir: "crates/interpose", sees: HALVES, outside: None },
+    Room {
+        package: INTERPOSE,
+        dir: "crates/interpose",
+        sees: &[ABI, PROTO, MODEL, SCENES, LINUX],
+        outside: None,
+    },
+    Room { package: SHIM, dir: "crates/shim", sees: &[ABI, PROTO, MODEL, SCENES, INTERPOSE], outside: None },
+    Room {
+        package: SUBJECT,
+        dir: "crates/subject",
+        sees: &[ABI, PROTO, SERVICE, CERTS, ADAPTERS, LINUX],
+        outside: None,
+    },
     Room { package: CLI, dir: "crates/cli", sees: ALL, outside: None },
     Room { package: "exeunt-fuzz-targets", dir: "crates/fuzz", sees: FUZZED, outside: None },
     Room { package: "xtask", dir: "xtask", sees: &[ABI, HEADERS], outside: None },

@@ -2,10 +2,10 @@
 
 use super::machine::Machine;
 use super::ours;
-use super::situation::Situation;
 use super::tape::Tape;
 use super::transcript::{End, Transcript};
 use super::twist::Twist;
+use exeunt_scenes::Situation;
 
 /// One run.
 pub(super) struct Bench<'a> {

@@ -1,8 +1,9 @@
 //! `docs/rules-covered.md`: each rule, the scenarios that drive a VMM to it, and the wrong VMMs that it catches.
 
+use super::variants;
 use super::verdict::{JudgeError, judge_variant};
-use super::{situations, variants};
 use crate::rules;
+use exeunt_scenes::situations;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 

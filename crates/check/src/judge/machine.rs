@@ -1,7 +1,7 @@
 //! A VM that is ready to be judged: what a VMM half finds when its set-up of memory and its launch are done.
 
 use super::port::{JudgedHost, JudgedVcpu};
-use super::situation::{Part, Situation};
+
 use super::tape::Tape;
 use super::transcript::{Crossing, FileCall};
 use super::twist::FileHabit;
@@ -10,8 +10,9 @@ use exeunt_abi::kvm::caps::Cap;
 use exeunt_abi::kvm::memory::MEMORY_ATTRIBUTE_PRIVATE;
 use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::{Errno, Gpa, Kernel};
-use exeunt_model::{Firmware, Host, Kvm, Slot, SparseMemory, Vcpu, Vm};
+use exeunt_model::{Firmware, Host, Kvm, Protection, Slot, SparseMemory, Vcpu, Vm};
 use exeunt_proto::certs;
+use exeunt_scenes::{Part, Situation};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -52,7 +53,7 @@ impl Machine {
         let kvm = Kvm::on(host, kernel);
         let vm =
             kvm.create_vm_in(vm_type, Arc::<SparseMemory>::clone(&user)).map_err(failed("KVM_CREATE_VM"))?;
-        for (number, part) in (0..).zip(situation.memory) {
+        for (number, part) in (0..).zip(situation.memory.iter()) {
             add(&vm, number, *part).map_err(failed("KVM_SET_USER_MEMORY_REGION2"))?;
         }
         if vm_type == VmType::Tdx {
@@ -129,7 +130,7 @@ impl Machine {
     pub(super) fn create_vcpus(&self) -> Result<Vec<JudgedVcpu>, String> {
         let mut vcpus: Vec<Vcpu> = Vec::new();
         for _ in 0..self.situation.vcpus {
-            let vcpu = (self.situation.guest)(&self.vm, self.seed);
+            let vcpu = self.vm.create_vcpu(self.seed, self.situation.guest);
             let result = vcpu.as_ref().map(|_| ()).map_err(|errno| *errno);
             self.tape.add(self.index, Crossing::CreateVcpu { result });
             vcpus.push(vcpu.map_err(|errno| format!("KVM_CREATE_VCPU failed with {errno}"))?);
@@ -138,7 +139,10 @@ impl Machine {
             finalise_td(&self.vm, &mut vcpus)?;
         }
         if let (0, Some(prepare)) = (self.index, self.situation.prepare) {
-            prepare(self);
+            prepare(&self.vm);
+        }
+        if let (0, Some(gpa)) = (self.index, self.situation.unmapped) {
+            self.user.protect(SHARED_BASE.saturating_add(gpa.0), Protection::None);
         }
         let judged = |vcpu| JudgedVcpu::new(vcpu, self.tape.clone(), self.index, &self.situation, self.stale);
         Ok(vcpus.into_iter().map(judged).collect())

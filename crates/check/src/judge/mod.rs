@@ -17,8 +17,6 @@ mod other;
 mod ours;
 mod pages;
 mod port;
-mod situation;
-mod situations;
 mod tape;
 mod transcript;
 mod twist;

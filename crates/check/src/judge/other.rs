@@ -6,7 +6,6 @@
 use super::bench::Bench;
 use super::machine::{CertFile, Machine, table};
 use super::port::{JudgedHost, JudgedVcpu};
-use super::situation::{Orders, Part, Task};
 use super::transcript::{End, Status};
 use exeunt_abi::kvm::caps::Cap;
 use exeunt_abi::kvm::device_attr::sev_attr;
@@ -16,12 +15,13 @@ use exeunt_abi::{Dialect, Errno, Gfn, Gpa};
 use exeunt_proto::conversion::{PageRange, PageState};
 use exeunt_proto::exit::Entered;
 use exeunt_proto::host::{Action, Backing, Events, Host, Vcpu};
+use exeunt_scenes::{Orders, Part, Task};
 use std::collections::BTreeSet;
 
 struct Vmm {
     vcpus: Vec<JudgedVcpu>,
     host: JudgedHost,
-    memory: &'static [Part],
+    memory: Vec<Part>,
     orders: Orders,
     file: CertFile,
     has_event_data: bool,
@@ -83,7 +83,7 @@ impl Vmm {
         Ok(Self {
             vcpus: machine.create_vcpus()?,
             host: machine.host(),
-            memory: bench.situation.memory,
+            memory: bench.situation.memory.to_vec(),
             orders,
             file: machine.cert_file(),
             has_event_data,

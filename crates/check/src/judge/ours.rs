@@ -3,7 +3,6 @@
 use super::bench::Bench;
 use super::machine::{CertFile, Machine, table};
 use super::port::{JudgedHost, JudgedVcpu};
-use super::situation::Task;
 use super::transcript::{End, Status};
 use super::twist::{EnableCerts, FileHabit};
 use crate::known::guest_memory;
@@ -25,6 +24,7 @@ use exeunt_abi::{Errno, Gpa};
 use exeunt_model::Rng;
 use exeunt_proto::exit::EventType;
 use exeunt_proto::host::{self, Action, Host};
+use exeunt_scenes::Task;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// A VM that can run.

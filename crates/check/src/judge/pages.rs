@@ -1,10 +1,10 @@
 //! What the pages of a VM are, as the changes of attributes left them.
 
-use super::situation::Situation;
 use super::transcript::Effect;
 use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::{Gpa, PAGE_SIZE};
 use exeunt_proto::conversion::{PageRange, PageState};
+use exeunt_scenes::Situation;
 
 /// Runs of private pages, apart and in order. What is in none is shared.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,6 +1,5 @@
 //! The port with a recorder in it: what a VMM half gets instead of a kernel half.
 
-use super::situation::{Rewrite, Situation};
 use super::tape::{Inner, Tape};
 use super::transcript::{Crossing, Effect, Run};
 use super::twist::{Drain, Seen};
@@ -10,6 +9,7 @@ use exeunt_abi::{Arch, Errno, Gpa, Kernel};
 use exeunt_model::{Effects, Vcpu};
 use exeunt_proto::exit::{Entered, decode};
 use exeunt_proto::host::{self, Action, Host};
+use exeunt_scenes::{Rewrite, Situation};
 
 /// A vCPU whose every crossing is recorded.
 pub(super) struct JudgedVcpu {

@@ -1,9 +1,9 @@
-use super::situation::Situation;
 use super::twist::Twist;
 use super::*;
 use crate::rules;
 use exeunt_abi::ghci::Status;
 use exeunt_abi::kvm::run::{ExitReason, TdxGetQuote};
+use exeunt_scenes::{Situation, situations};
 use std::collections::BTreeSet;
 
 const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/rules-covered.md");

@@ -1,12 +1,12 @@
 //! Verdicts: what came of each rule in each of its scenarios.
 
 use super::bench::{self, Trial};
-use super::situation::Situation;
+use super::checkers;
 use super::twist::Twist;
 use super::variants::{self, Variant};
 use super::view::{Finding, View};
-use super::{checkers, situations};
 use crate::rules::{self, Rule, Severity};
+use exeunt_scenes::{Situation, situations};
 use serde::Serialize;
 use std::fmt;
 use thiserror::Error;

@@ -6,7 +6,6 @@ use super::migrate::migrate;
 use super::quotes::{self, StepProvider};
 use super::td;
 use crate::known;
-use crate::programs;
 use crate::scenario::Case;
 use crate::timeline::Log;
 use exeunt::Policy;
@@ -22,6 +21,7 @@ use exeunt_model::psp::Endorser;
 use exeunt_model::{Effects, Firmware, Host, Kvm, Slot, Vcpu, Vm};
 use exeunt_proto::certs::{self, Certificate};
 use exeunt_proto::host;
+use exeunt_scenes::programs;
 use std::sync::Arc;
 
 impl ScenarioVcpu for Vcpu {

@@ -4,7 +4,6 @@ use super::{
     Case, EFFECTS, Expect, Migration, QUOTE_ANSWERS, QuoteConfig, Scenario, VmConfig, effect_kind, errno,
     shipped,
 };
-use crate::programs;
 use exeunt::certs::{Certificates, CertsError, CheckedTable};
 use exeunt::layer::inject::EffectFault;
 use exeunt::policy::{EventPolicy, FaultPolicy};
@@ -12,6 +11,7 @@ use exeunt::tdx::QuoteLimits;
 use exeunt_abi::kvm::caps::Cap;
 use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::{Arch, Dialect, PAGE_SIZE};
+use exeunt_scenes::programs;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use thiserror::Error;

@@ -1,13 +1,13 @@
 //! TF: triple faults that are pending while a vCPU is saved or restored.
 
 use super::Checker;
-use crate::judge::situation::Task;
 use crate::judge::transcript::{Crossing, Status};
 use crate::judge::view::{Finding, Judgement, View};
 use exeunt_abi::Arch;
 use exeunt_abi::kvm::caps::Cap;
 use exeunt_abi::kvm::events::{VALID_TRIPLE_FAULT, VcpuEvents};
 use exeunt_proto::events::triple_fault;
+use exeunt_scenes::Task;
 
 pub(super) const CHECKERS: &[(&str, Checker)] = &[
     ("TF-1", enabled),

@@ -8,10 +8,11 @@ mod runs;
 mod snapshots;
 mod tds;
 
-use super::situation::Situation;
+use crate::situation::Situation;
 
 /// All of them.
-pub(super) fn all() -> Vec<Situation> {
+#[must_use]
+pub fn all() -> Vec<Situation> {
     let mut all = events::all();
     all.extend(conversions::all());
     all.extend(faults::all());
@@ -20,4 +21,10 @@ pub(super) fn all() -> Vec<Situation> {
     all.extend(tds::all());
     all.extend(runs::all());
     all
+}
+
+/// The one of this name.
+#[must_use]
+pub fn find(name: &str) -> Option<Situation> {
+    all().into_iter().find(|situation| situation.name == name)
 }

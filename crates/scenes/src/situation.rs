@@ -1,45 +1,49 @@
 //! Scenarios of the rules: what a VMM half is put into.
 
-use super::machine::Machine;
 use exeunt_abi::kvm::run::RunPage;
 use exeunt_abi::kvm::vm_type::VmType;
-use exeunt_abi::{Arch, Dialect, Errno, Kernel};
+use exeunt_abi::{Arch, Dialect, Gpa, Kernel};
+use exeunt_model::device::Program;
+use exeunt_model::guest::Cpu;
 use exeunt_model::{Vcpu, Vm};
 use exeunt_proto::exit::Entered;
+use std::borrow::Cow;
 
 /// Changes what `KVM_RUN` brought, the `n`th time. It stands for a kernel that is newer than those that are imitated.
-pub(super) type Rewrite = fn(u32, &mut Entered, &mut RunPage);
+pub type Rewrite = fn(u32, &mut Entered, &mut RunPage);
 
 /// A part of a guest's memory.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Part {
-    pub(super) gpa: u64,
-    pub(super) bytes: u64,
+pub struct Part {
+    /// Where it starts.
+    pub gpa: u64,
+    /// How long it is.
+    pub bytes: u64,
     /// A `guest_memfd` is behind it.
-    pub(super) has_private: bool,
+    pub has_private: bool,
 }
 
 /// What the one who started the VMM wants of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is an order of its own")]
-pub(super) struct Orders {
+pub struct Orders {
     /// Enter again after a request for an end.
-    pub(super) ignore_events: bool,
+    pub ignore_events: bool,
     /// Make pages what an access wants them to be.
-    pub(super) convert_faults: bool,
+    pub convert_faults: bool,
     /// Give certificates.
-    pub(super) certificates: bool,
+    pub certificates: bool,
     /// Give quotes to TDs, and interrupts that announce them.
-    pub(super) quotes: bool,
+    pub quotes: bool,
     /// Be a 32-bit process.
-    pub(super) is_32_bit: bool,
+    pub is_32_bit: bool,
     /// What to do with the guest.
-    pub(super) task: Task,
+    pub task: Task,
 }
 
 /// What to do with a guest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Task {
+pub enum Task {
     /// Run it to its end.
     #[default]
     Run,
@@ -55,34 +59,43 @@ pub(super) enum Task {
 
 /// One scenario.
 #[derive(Clone)]
-pub(super) struct Situation {
+pub struct Situation {
     /// Its name, as in `rules.toml`.
-    pub(super) name: &'static str,
+    pub name: &'static str,
     /// The kernel that writes the bytes.
-    pub(super) kernel: Kernel,
+    pub kernel: Kernel,
     /// The kernel that the VMM takes it for, if another.
-    pub(super) told: Option<Kernel>,
+    pub told: Option<Kernel>,
     /// The kernel of the second VM, if another.
-    pub(super) target: Option<Kernel>,
-    pub(super) vm_type: VmType,
-    pub(super) memory: &'static [Part],
-    pub(super) vcpus: u32,
-    pub(super) guest: fn(&Vm, u64) -> Result<Vcpu, Errno>,
+    pub target: Option<Kernel>,
+    /// The type of the VM.
+    pub vm_type: VmType,
+    /// What of the guest's addresses is memory.
+    pub memory: Cow<'static, [Part]>,
+    /// How many vCPUs there are.
+    pub vcpus: u32,
+    /// What each vCPU runs.
+    pub guest: fn(Cpu) -> Program,
     /// The local APICs are in the kernel, and so is a vCPU that waits.
-    pub(super) apic_in_kernel: bool,
+    pub apic_in_kernel: bool,
     /// What is done to the VM before the VMM gets it.
-    pub(super) prepare: Option<fn(&Machine)>,
+    pub prepare: Option<fn(&Vm)>,
+    /// A page that the process does not map.
+    pub unmapped: Option<Gpa>,
     /// What is done to the first vCPU before the VMM gets it, and before what it saved is restored.
-    pub(super) prepare_vcpu: Option<fn(&mut Vcpu)>,
-    pub(super) orders: Orders,
-    pub(super) later: Option<Rewrite>,
+    pub prepare_vcpu: Option<fn(&mut Vcpu)>,
+    /// What is wanted of the VMM.
+    pub orders: Orders,
+    /// What a newer kernel does otherwise.
+    pub later: Option<Rewrite>,
     /// Bits that a newer kernel offers besides.
-    pub(super) later_hypercalls: u64,
-    pub(super) raced: Option<fn(&mut RunPage)>,
+    pub later_hypercalls: u64,
+    /// What another thread makes of the live page after the VMM has looked at it.
+    pub raced: Option<fn(&mut RunPage)>,
     /// Run it twice, with other bytes where the kernel writes none.
-    pub(super) is_run_twice: bool,
+    pub is_run_twice: bool,
     /// How often the lock of the certificate file is had by somebody else.
-    pub(super) busy_locks: u32,
+    pub busy_locks: u32,
 }
 
 /// 16 MiB from address 0, all of which can be private.
@@ -90,22 +103,20 @@ const PLAIN: &[Part] = &[Part { gpa: 0, bytes: 0x100_0000, has_private: true }];
 
 impl Situation {
     /// On the newest kernel, one vCPU, nothing special.
-    pub(super) const fn new(
-        name: &'static str,
-        vm_type: VmType,
-        guest: fn(&Vm, u64) -> Result<Vcpu, Errno>,
-    ) -> Self {
+    #[must_use]
+    pub const fn new(name: &'static str, vm_type: VmType, guest: fn(Cpu) -> Program) -> Self {
         Self {
             name,
             kernel: Kernel { dialect: Dialect::Linux7_2, arch: Arch::X86 },
             told: None,
             target: None,
             vm_type,
-            memory: PLAIN,
+            memory: Cow::Borrowed(PLAIN),
             vcpus: 1,
             guest,
             apic_in_kernel: matches!(vm_type, VmType::Tdx),
             prepare: None,
+            unmapped: None,
             prepare_vcpu: None,
             orders: Orders {
                 ignore_events: false,
@@ -123,7 +134,9 @@ impl Situation {
         }
     }
 
-    pub(super) const fn on(mut self, dialect: Dialect, arch: Arch) -> Self {
+    /// On another kernel.
+    #[must_use]
+    pub const fn on(mut self, dialect: Dialect, arch: Arch) -> Self {
         self.kernel = Kernel { dialect, arch };
         self
     }

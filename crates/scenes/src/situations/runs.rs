@@ -1,30 +1,29 @@
 //! `KVM_RUN` itself, and what a VMM knows of the kernel it runs on.
 
-use crate::judge::machine::Machine;
-use crate::judge::situation::{Rewrite, Situation};
 use crate::programs::{plain, termination};
+use crate::situation::{Rewrite, Situation};
 use exeunt_abi::kvm::run::{ExitReason, Hypercall, MAP_GPA_RANGE};
 use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::{Arch, Dialect, Gpa};
 use exeunt_model::guest::{Access, Cpu, GuestFault};
-use exeunt_model::{Fault, FaultPlan, Point};
+use exeunt_model::{Fault, FaultPlan, Point, Vm};
 
 pub(super) fn all() -> Vec<Situation> {
     let new = Situation::new;
     vec![
         Situation {
             later: Some(NEWER_EXIT),
-            ..new("unknown-exit", VmType::Default, |vm, seed| vm.create_vcpu(seed, plain::port_io))
+            ..new("unknown-exit", VmType::Default, |cpu| Box::pin(plain::port_io(cpu)))
         },
         Situation {
             prepare: Some(interrupt),
-            ..new("interrupted", VmType::SwProtected, |vm, seed| vm.create_vcpu(seed, convert_and_touch))
+            ..new("interrupted", VmType::SwProtected, |cpu| Box::pin(convert_and_touch(cpu)))
         },
         Situation {
             vcpus: 2,
             apic_in_kernel: true,
             prepare: Some(start_the_second),
-            ..new("processor-that-starts", VmType::Default, |vm, seed| vm.create_vcpu(seed, plain::port_io))
+            ..new("processor-that-starts", VmType::Default, |cpu| Box::pin(plain::port_io(cpu)))
         },
         Situation {
             raced: Some(|page| {
@@ -34,17 +33,15 @@ pub(super) fn all() -> Vec<Situation> {
                     page.set_payload(&call);
                 }
             }),
-            ..new("page-that-changes", VmType::SwProtected, |vm, seed| {
-                vm.create_vcpu(seed, convert_and_touch)
-            })
+            ..new("page-that-changes", VmType::SwProtected, |cpu| Box::pin(convert_and_touch(cpu)))
         },
         Situation {
             vcpus: 2,
-            ..new("shutdown-of-one", VmType::Default, |vm, seed| vm.create_vcpu(seed, shut_down_the_second))
+            ..new("shutdown-of-one", VmType::Default, |cpu| Box::pin(shut_down_the_second(cpu)))
         },
-        new("run-fails-with-einval", VmType::SevEs, |vm, seed| vm.create_vcpu(seed, termination::by_msr))
+        new("run-fails-with-einval", VmType::SevEs, |cpu| Box::pin(termination::by_msr(cpu)))
             .on(Dialect::Linux5_17, Arch::X86),
-        new("old-kernel", VmType::Default, |vm, seed| vm.create_vcpu(seed, plain::port_io))
+        new("old-kernel", VmType::Default, |cpu| Box::pin(plain::port_io(cpu)))
             .on(Dialect::Linux5_10, Arch::X86),
     ]
 }
@@ -63,18 +60,18 @@ const NEWER_EXIT: Rewrite = |run, _, page| {
 };
 
 /// Signals, one of them right after an answer.
-fn interrupt(machine: &Machine) {
+fn interrupt(vm: &Vm) {
     let plan =
         [2, 4, 5].into_iter().fold(FaultPlan::new(), |plan, nth| plan.with(Point::Act, nth, Fault::Signal));
-    machine.vm.set_fault_plan(plan);
+    vm.set_fault_plan(plan);
 }
 
 /// INIT and the startup interrupt, which the second processor waits for: `KVM_RUN` gives `EAGAIN` once.
-fn start_the_second(machine: &Machine) {
+fn start_the_second(vm: &Vm) {
     const TO_THE_SECOND: u64 = 0xfee0_1000;
     for message in [5 << 8, 6 << 8] {
         // A processor that cannot be started never leaves the guest, which the checker sees.
-        let _ = machine.vm.signal_msi(TO_THE_SECOND, message);
+        let _ = vm.signal_msi(TO_THE_SECOND, message);
     }
 }
 

@@ -16,12 +16,12 @@ use exeunt_model::{Vcpu, Vm};
 macro_rules! programs {
     ($($name:literal => $program:path;)*) => {
         /// The names of all guests.
-        pub(crate) const fn names() -> &'static [&'static str] {
+        pub const fn names() -> &'static [&'static str] {
             &[$($name),*]
         }
 
         /// Makes a vCPU of the model that runs a guest; `None` if there is no guest of this name.
-        pub(crate) fn start(name: &str, vm: &Vm, seed: u64) -> Option<Result<Vcpu, Errno>> {
+        pub fn start(name: &str, vm: &Vm, seed: u64) -> Option<Result<Vcpu, Errno>> {
             match name {
                 $($name => Some(vm.create_vcpu(seed, $program)),)*
                 _ => None,
@@ -66,11 +66,13 @@ programs! {
 }
 
 /// The page of a guest that the firmware fills with keys at the launch, if it has one.
-pub(crate) fn secrets_page(name: &str) -> Option<Gpa> {
+#[must_use]
+pub fn secrets_page(name: &str) -> Option<Gpa> {
     (name == "attestation").then_some(attestation::SECRETS)
 }
 
 /// Whether there is a guest of this name.
-pub(crate) fn exists(name: &str) -> bool {
+#[must_use]
+pub fn exists(name: &str) -> bool {
     names().contains(&name)
 }

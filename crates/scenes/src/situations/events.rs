@@ -1,7 +1,7 @@
 //! Guests that ask for their end, and what becomes of it.
 
-use crate::judge::situation::{Orders, Rewrite, Situation};
 use crate::programs::{plain, tdx, termination};
+use crate::situation::{Orders, Rewrite, Situation};
 use exeunt_abi::kvm::run::ExitReason;
 use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::{Arch, Dialect, Kernel};
@@ -13,36 +13,36 @@ pub(super) fn all() -> Vec<Situation> {
     vec![
         Situation {
             told: Some(Kernel::default()),
-            ..new("event-with-bit-31", VmType::SevEs, |vm, seed| vm.create_vcpu(seed, termination::by_msr))
+            ..new("event-with-bit-31", VmType::SevEs, |cpu| Box::pin(termination::by_msr(cpu)))
                 .on(Dialect::SevTermV4_1, Arch::X86)
         },
         Situation {
             is_run_twice: true,
-            ..new("event-with-data", VmType::Snp, |vm, seed| vm.create_vcpu(seed, termination::by_msr))
+            ..new("event-with-data", VmType::Snp, |cpu| Box::pin(termination::by_msr(cpu)))
         },
         Situation {
             is_run_twice: true,
-            ..new("event-without-215", VmType::Default, |vm, seed| vm.create_vcpu(seed, just_reset))
+            ..new("event-without-215", VmType::Default, |cpu| Box::pin(just_reset(cpu)))
                 .on(Dialect::Linux5_17, Arch::X86)
         },
         Situation {
             later: Some(NINTH_EVENT),
-            ..new("unknown-event", VmType::Default, |vm, seed| vm.create_vcpu(seed, just_reset))
+            ..new("unknown-event", VmType::Default, |cpu| Box::pin(just_reset(cpu)))
         },
-        new("termination-by-msr", VmType::Snp, |vm, seed| vm.create_vcpu(seed, termination::by_msr)),
-        new("termination-by-page", VmType::Snp, |vm, seed| vm.create_vcpu(seed, termination::by_page)),
-        new("termination-needs-snp", VmType::SevEs, |vm, seed| {
-            vm.create_vcpu(seed, termination::snp_request_without_snp)
+        new("termination-by-msr", VmType::Snp, |cpu| Box::pin(termination::by_msr(cpu))),
+        new("termination-by-page", VmType::Snp, |cpu| Box::pin(termination::by_page(cpu))),
+        new("termination-needs-snp", VmType::SevEs, |cpu| {
+            Box::pin(termination::snp_request_without_snp(cpu))
         }),
-        new("td-fatal-error", VmType::Tdx, |vm, seed| vm.create_vcpu(seed, tdx::calls)),
-        arm64("event-with-flag", |vm, seed| vm.create_vcpu(seed, plain::psci_reset2)),
+        new("td-fatal-error", VmType::Tdx, |cpu| Box::pin(tdx::calls(cpu))),
+        arm64("event-with-flag", |cpu| Box::pin(plain::psci_reset2(cpu))),
         Situation {
             orders: Orders { is_32_bit: true, ..Orders::default() },
-            ..arm64("event-read-by-i386", |vm, seed| vm.create_vcpu(seed, plain::psci_off2))
+            ..arm64("event-read-by-i386", |cpu| Box::pin(plain::psci_off2(cpu)))
         },
         Situation {
             orders: Orders { ignore_events: true, ..Orders::default() },
-            ..new("event-ignored", VmType::Default, |vm, seed| vm.create_vcpu(seed, plain::hyperv_reset))
+            ..new("event-ignored", VmType::Default, |cpu| Box::pin(plain::hyperv_reset(cpu)))
         },
     ]
 }

@@ -1,13 +1,12 @@
 //! Guests that touch memory as it is not.
 
-use crate::judge::machine::{Machine, SHARED_BASE};
-use crate::judge::situation::{Orders, Rewrite, Situation};
 use crate::programs::faults;
+use crate::situation::{Orders, Rewrite, Situation};
 use exeunt_abi::kvm::run::{ExitReason, MemoryFault};
 use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::{Errno, Gpa};
 use exeunt_model::guest::{Access, Cpu, GuestFault};
-use exeunt_model::{Fault, FaultPlan, Point, Protection};
+use exeunt_model::{Fault, FaultPlan, Point, Vm};
 
 pub(super) fn all() -> Vec<Situation> {
     let new = |name, guest| Situation::new(name, VmType::Snp, guest);
@@ -15,35 +14,29 @@ pub(super) fn all() -> Vec<Situation> {
     vec![
         Situation {
             orders: convert,
-            prepare: Some(|machine| machine.user.protect(SHARED_BASE + UNMAPPED.0, Protection::None)),
-            ..new("fault-without-data", |vm, seed| vm.create_vcpu(seed, touch_unmapped))
+            unmapped: Some(UNMAPPED),
+            ..new("fault-without-data", |cpu| Box::pin(touch_unmapped(cpu)))
         },
         Situation {
             orders: convert,
             later: Some(NEWER_FLAG),
-            ..new("fault-with-unknown-flag", |vm, seed| vm.create_vcpu(seed, faults::touch_shared))
+            ..new("fault-with-unknown-flag", |cpu| Box::pin(faults::touch_shared(cpu)))
         },
         Situation {
             orders: convert,
             prepare: Some(never_change),
-            ..new("fault-without-progress", |vm, seed| vm.create_vcpu(seed, faults::touch_shared))
+            ..new("fault-without-progress", |cpu| Box::pin(faults::touch_shared(cpu)))
         },
         Situation {
             orders: convert,
-            prepare: Some(|machine| {
-                machine.vm.set_fault_plan(FaultPlan::new().with(Point::GmemPage, 0, Fault::Poison));
+            prepare: Some(|vm| {
+                vm.set_fault_plan(FaultPlan::new().with(Point::GmemPage, 0, Fault::Poison));
             }),
-            ..new("fault-on-poison", |vm, seed| vm.create_vcpu(seed, touch_private))
+            ..new("fault-on-poison", |cpu| Box::pin(touch_private(cpu)))
         },
-        Situation {
-            orders: convert,
-            ..new("fault-outside-memory", |vm, seed| vm.create_vcpu(seed, touch_nothing))
-        },
-        Situation {
-            orders: convert,
-            ..new("fault-converted", |vm, seed| vm.create_vcpu(seed, faults::touch_private))
-        },
-        new("fault-by-default", |vm, seed| vm.create_vcpu(seed, faults::touch_shared)),
+        Situation { orders: convert, ..new("fault-outside-memory", |cpu| Box::pin(touch_nothing(cpu))) },
+        Situation { orders: convert, ..new("fault-converted", |cpu| Box::pin(faults::touch_private(cpu))) },
+        new("fault-by-default", |cpu| Box::pin(faults::touch_shared(cpu))),
     ]
 }
 
@@ -59,9 +52,9 @@ const NEWER_FLAG: Rewrite = |_, _, page| {
 };
 
 /// No change of attributes ever succeeds.
-fn never_change(machine: &Machine) {
+fn never_change(vm: &Vm) {
     let fails = |plan: FaultPlan, nth| plan.with(Point::AttributeChange, nth, Fault::Fails(Errno::ENOMEM));
-    machine.vm.set_fault_plan((0..1000).fold(FaultPlan::new(), fails));
+    vm.set_fault_plan((0..1000).fold(FaultPlan::new(), fails));
 }
 
 /// A private page as if it were shared. When it is, the host does not have it, and what it said of it is stale.

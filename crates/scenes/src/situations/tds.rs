@@ -1,33 +1,26 @@
 //! TDs and their calls.
 
-use crate::judge::machine::Machine;
-use crate::judge::situation::{Orders, Rewrite, Situation};
 use crate::programs::tdx;
+use crate::situation::{Orders, Rewrite, Situation};
 use exeunt_abi::ghci::{QUOTE_VERSION, QuoteHeader, leaf};
 use exeunt_abi::kvm::run::ExitReason;
 use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::{Errno, Gpa};
 use exeunt_model::guest::tdx::map_gpa;
 use exeunt_model::guest::{Access, Cpu, GuestFault};
-use exeunt_model::{Fault, FaultPlan, Point};
+use exeunt_model::{Fault, FaultPlan, Point, Vm};
 use zerocopy::IntoBytes;
 
 pub(super) fn all() -> Vec<Situation> {
     let new = |name, guest| Situation::new(name, VmType::Tdx, guest);
     let quotes = Orders { quotes: true, ..Orders::default() };
     vec![
-        Situation {
-            later: Some(NEWER_CALL),
-            ..new("td-unknown-call", |vm, seed| vm.create_vcpu(seed, ask_for_a_quote))
-        },
-        Situation { orders: quotes, ..new("td-get-quote", |vm, seed| vm.create_vcpu(seed, ask_for_quotes)) },
-        Situation {
-            orders: quotes,
-            ..new("td-event-notify", |vm, seed| vm.create_vcpu(seed, choose_vectors))
-        },
+        Situation { later: Some(NEWER_CALL), ..new("td-unknown-call", |cpu| Box::pin(ask_for_a_quote(cpu))) },
+        Situation { orders: quotes, ..new("td-get-quote", |cpu| Box::pin(ask_for_quotes(cpu))) },
+        Situation { orders: quotes, ..new("td-event-notify", |cpu| Box::pin(choose_vectors(cpu))) },
         Situation {
             prepare: Some(short_once),
-            ..new("td-conversion-again", |vm, seed| vm.create_vcpu(seed, tdx::convert))
+            ..new("td-conversion-again", |cpu| Box::pin(tdx::convert(cpu)))
         },
     ]
 }
@@ -45,8 +38,8 @@ const NEWER_CALL: Rewrite = |_, _, page| {
 };
 
 /// There is no memory for a change of attributes, once.
-fn short_once(machine: &Machine) {
-    machine.vm.set_fault_plan(FaultPlan::new().with(Point::AttributeChange, 0, Fault::Fails(Errno::ENOMEM)));
+fn short_once(vm: &Vm) {
+    vm.set_fault_plan(FaultPlan::new().with(Point::AttributeChange, 0, Fault::Fails(Errno::ENOMEM)));
 }
 
 /// A buffer that the TD has made shared.

@@ -1,14 +1,13 @@
 //! Guests that change the state of their pages.
 
-use crate::judge::machine::Machine;
-use crate::judge::situation::{Orders, Part, Rewrite, Situation, Task};
+use crate::situation::{Orders, Part, Rewrite, Situation, Task};
 use exeunt_abi::ghcb::psc::{Entry, operation};
 use exeunt_abi::kvm::run::{ExitReason, Hypercall, MAP_GPA_RANGE};
 use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::{Arch, Dialect, Errno, Gfn, Gpa};
 use exeunt_model::guest::snp::{Ghcb, page_at};
 use exeunt_model::guest::{Access, Cpu, GuestFault};
-use exeunt_model::{Fault, FaultPlan, Point};
+use exeunt_model::{Fault, FaultPlan, Point, Vm};
 use exeunt_proto::ghcb::MsrRequest;
 
 pub(super) fn all() -> Vec<Situation> {
@@ -22,25 +21,16 @@ fn asked_by_hypercall() -> Vec<Situation> {
     vec![
         Situation {
             later_hypercalls: 1 << NEWER_HYPERCALL,
-            ..new("later-hypercalls", |vm, seed| vm.create_vcpu(seed, repeated))
+            ..new("later-hypercalls", |cpu| Box::pin(repeated(cpu)))
         },
-        new("conversion-with-hints", |vm, seed| vm.create_vcpu(seed, with_hints)),
-        new("conversion-too-long", |vm, seed| vm.create_vcpu(seed, too_long)),
-        new("conversion-there-and-back", |vm, seed| vm.create_vcpu(seed, there_and_back)),
-        Situation {
-            memory: PIECES,
-            ..new("conversion-over-slots", |vm, seed| vm.create_vcpu(seed, over_slots))
-        },
-        new("conversion-without-memory", |vm, seed| vm.create_vcpu(seed, without_memory)),
-        new("conversion-repeated", |vm, seed| vm.create_vcpu(seed, repeated)),
-        Situation {
-            later: Some(RENUMBER),
-            ..new("unknown-hypercall", |vm, seed| vm.create_vcpu(seed, repeated))
-        },
-        Situation {
-            vcpus: 2,
-            ..new("conversions-that-overlap", |vm, seed| vm.create_vcpu(seed, overlapping))
-        },
+        new("conversion-with-hints", |cpu| Box::pin(with_hints(cpu))),
+        new("conversion-too-long", |cpu| Box::pin(too_long(cpu))),
+        new("conversion-there-and-back", |cpu| Box::pin(there_and_back(cpu))),
+        Situation { memory: PIECES.into(), ..new("conversion-over-slots", |cpu| Box::pin(over_slots(cpu))) },
+        new("conversion-without-memory", |cpu| Box::pin(without_memory(cpu))),
+        new("conversion-repeated", |cpu| Box::pin(repeated(cpu))),
+        Situation { later: Some(RENUMBER), ..new("unknown-hypercall", |cpu| Box::pin(repeated(cpu))) },
+        Situation { vcpus: 2, ..new("conversions-that-overlap", |cpu| Box::pin(overlapping(cpu))) },
     ]
 }
 
@@ -49,15 +39,13 @@ fn asked_by_ghcb() -> Vec<Situation> {
     vec![
         Situation {
             prepare: Some(fail_changes),
-            ..new("conversion-that-fails", |vm, seed| vm.create_vcpu(seed, until_it_is))
+            ..new("conversion-that-fails", |cpu| Box::pin(until_it_is(cpu)))
         },
-        new("conversion-on-6.12", |vm, seed| vm.create_vcpu(seed, page_by_page))
-            .on(Dialect::Linux6_12, Arch::X86),
-        new("conversion-unaligned", |vm, seed| vm.create_vcpu(seed, unaligned))
-            .on(Dialect::VmgexitV10, Arch::X86),
+        new("conversion-on-6.12", |cpu| Box::pin(page_by_page(cpu))).on(Dialect::Linux6_12, Arch::X86),
+        new("conversion-unaligned", |cpu| Box::pin(unaligned(cpu))).on(Dialect::VmgexitV10, Arch::X86),
         Situation {
             orders: Orders { task: Task::SaveAfter(2), ..Orders::default() },
-            ..new("snapshot-in-a-conversion", |vm, seed| vm.create_vcpu(seed, in_pieces))
+            ..new("snapshot-in-a-conversion", |cpu| Box::pin(in_pieces(cpu)))
         },
     ]
 }
@@ -81,13 +69,13 @@ const RENUMBER: Rewrite = |_, _, page| {
 };
 
 /// Changes of attributes that the kernel has no memory for, or refuses.
-fn fail_changes(machine: &Machine) {
+fn fail_changes(vm: &Vm) {
     let plan = FaultPlan::new().with(Point::AttributeChange, 0, Fault::Fails(Errno::ENOMEM)).with(
         Point::AttributeChange,
         1,
         Fault::Fails(Errno::EIO),
     );
-    machine.vm.set_fault_plan(plan);
+    vm.set_fault_plan(plan);
 }
 
 async fn map_gpa_range(cpu: &Cpu, gpa: u64, pages: u64, attributes: u64) -> Result<u64, GuestFault> {

@@ -1,7 +1,7 @@
 //! SNP guests that ask for certificates.
 
-use crate::judge::situation::{Orders, Situation};
 use crate::programs::certificates;
+use crate::situation::{Orders, Situation};
 use exeunt_abi::Gpa;
 use exeunt_abi::ghcb::psc::operation;
 use exeunt_abi::kvm::vm_type::VmType;
@@ -14,16 +14,13 @@ pub(super) fn all() -> Vec<Situation> {
         ..Situation::new(name, VmType::Snp, guest)
     };
     vec![
-        new("certs-no-room", |vm, seed| vm.create_vcpu(seed, certificates::grow_the_buffer)),
-        new("certs-wild-buffer", |vm, seed| vm.create_vcpu(seed, wild_buffers)),
-        new("certs-private-buffer", |vm, seed| vm.create_vcpu(seed, private_buffer)),
-        new("certs-locked", |vm, seed| vm.create_vcpu(seed, certificates::once)),
-        Situation {
-            busy_locks: u32::MAX,
-            ..new("certs-busy", |vm, seed| vm.create_vcpu(seed, certificates::once))
-        },
-        new("certs-installed", |vm, seed| vm.create_vcpu(seed, certificates::once)),
-        new("certs-renewed", |vm, seed| vm.create_vcpu(seed, twice)),
+        new("certs-no-room", |cpu| Box::pin(certificates::grow_the_buffer(cpu))),
+        new("certs-wild-buffer", |cpu| Box::pin(wild_buffers(cpu))),
+        new("certs-private-buffer", |cpu| Box::pin(private_buffer(cpu))),
+        new("certs-locked", |cpu| Box::pin(certificates::once(cpu))),
+        Situation { busy_locks: u32::MAX, ..new("certs-busy", |cpu| Box::pin(certificates::once(cpu))) },
+        new("certs-installed", |cpu| Box::pin(certificates::once(cpu))),
+        new("certs-renewed", |cpu| Box::pin(twice(cpu))),
     ]
 }
 

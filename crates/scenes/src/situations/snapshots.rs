@@ -1,7 +1,7 @@
 //! A triple fault that is pending while a vCPU is saved or restored.
 
-use crate::judge::situation::{Orders, Situation, Task};
 use crate::programs::plain;
+use crate::situation::{Orders, Situation, Task};
 use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::{Arch, Dialect, Kernel};
 use exeunt_model::Vcpu;
@@ -9,7 +9,7 @@ use exeunt_model::Vcpu;
 pub(super) fn all() -> Vec<Situation> {
     let new = |name, task| Situation {
         orders: Orders { task, ..Orders::default() },
-        ..Situation::new(name, VmType::Default, |vm, seed| vm.create_vcpu(seed, plain::port_io))
+        ..Situation::new(name, VmType::Default, |cpu| Box::pin(plain::port_io(cpu)))
     };
     let pending: Option<fn(&mut Vcpu)> = Some(Vcpu::raise_triple_fault);
     // Its events have no triple fault.
