@@ -2,7 +2,7 @@
 //!
 //! [`Kvm`] opens the device, [`Vm`] holds the guest's memory, [`Vcpu`] is the port's `Vcpu` and `Events` over
 //! `KVM_RUN`, and [`Effects`] is the port's `Host` over the memory of one VM. The [`guests`] are small programs that
-//! bring exits without a firmware or an operating system. [`Backings`] is for a VMM that has its VM and its memory already.
+//! bring exits without a firmware or an operating system; [`image`] wraps such programs for VMMs that load a file. [`Backings`] is for a VMM that has its VM and its memory already.
 //!
 //! Nothing here decides anything: an exit is bytes until `exeunt_proto::exit::decode` has read it, and what is done
 //! about it is the caller's.
@@ -18,6 +18,7 @@ mod error;
 mod guest;
 mod host_memory;
 mod host_memory_unsafe;
+pub mod image;
 mod ioctl_unsafe;
 mod kick;
 mod kicker;
