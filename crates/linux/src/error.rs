@@ -93,6 +93,22 @@ pub enum KvmError {
         "the guest handles machine checks (CR4.MCE is 1), so that an error of its CPU is no triple fault"
     )]
     MachineChecksOn,
+    /// There is no `/dev/sev` to be had.
+    #[error("/dev/sev cannot be opened: {errno}")]
+    OpenSev {
+        /// The error of `open`.
+        errno: Errno,
+    },
+    /// The firmware of the secure processor refused a command.
+    #[error("{name} failed with {errno}: the firmware says {firmware:#x}")]
+    Firmware {
+        /// The command.
+        name: &'static str,
+        /// The error of the ioctl.
+        errno: Errno,
+        /// The status of the firmware.
+        firmware: u32,
+    },
     /// An ioctl failed.
     #[error("{name} failed with {errno}")]
     Ioctl {

@@ -13,11 +13,12 @@ use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 
 use crate::mapping_unsafe::Mapping;
 
-/// `KVM_RUN`. Source for this and the next four: Linux v7.2 `include/uapi/linux/kvm.h`.
+/// `KVM_RUN`. Source for this and the next five: Linux v7.2 `include/uapi/linux/kvm.h`.
 const KVM_RUN: libc::c_ulong = 0xae80;
 const KVM_X86_SET_MCE: libc::c_ulong = 0x4040_ae9e;
 const KVM_GET_VCPU_EVENTS: libc::c_ulong = 0x8040_ae9f;
 const KVM_SET_VCPU_EVENTS: libc::c_ulong = 0x4040_aea0;
+const KVM_GET_DEVICE_ATTR: libc::c_ulong = 0x4018_aee2;
 const KVM_HAS_DEVICE_ATTR: libc::c_ulong = 0x4018_aee3;
 
 // The size that a request number carries is what the kernel copies.
@@ -132,6 +133,17 @@ pub(crate) fn has_snp_req_certs(kvm: &Kvm) -> bool {
     // an attribute is there does not follow the address in it.
     let result = unsafe { libc::ioctl(kvm.as_raw_fd(), KVM_HAS_DEVICE_ATTR, &raw const attribute) };
     result == 0
+}
+
+/// Reads an attribute of the device, in the group of SEV.
+pub(crate) fn sev_attribute(kvm: &Kvm, attr: u64) -> Result<u64, Errno> {
+    let mut value = 0_u64;
+    let addr = (&raw mut value).addr() as u64;
+    let attribute = kvm_device_attr { group: X86_GRP_SEV, attr, addr, flags: 0 };
+    // SAFETY: The kernel reads the 24 bytes that the request number says, and the struct has as many. It writes the
+    // value, which has 8 bytes as all attributes of this group do.
+    let result = unsafe { libc::ioctl(kvm.as_raw_fd(), KVM_GET_DEVICE_ATTR, &raw const attribute) };
+    checked(result).map(|()| value)
 }
 
 fn checked(result: libc::c_int) -> Result<(), Errno> {

@@ -71,6 +71,15 @@ impl Kvm {
         dialect::newest(|cap| self.check_extension(cap) != 0, ioctl_unsafe::has_snp_req_certs(&self.fd))
     }
 
+    /// `KVM_GET_DEVICE_ATTR` on the device, in the group of SEV.
+    ///
+    /// # Errors
+    ///
+    /// The error of the ioctl: `ENXIO` for an attribute that this kernel does not know.
+    pub fn sev_attribute(&self, attribute: u64) -> Result<u64, Errno> {
+        ioctl_unsafe::sev_attribute(&self.fd, attribute)
+    }
+
     /// `KVM_CREATE_VM`.
     ///
     /// # Errors

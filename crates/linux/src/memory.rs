@@ -11,6 +11,7 @@ use exeunt_proto::host::Backing;
 
 use crate::error::{KvmError, MemoryFlaw};
 use crate::host_memory::{Discard, Half};
+use crate::mapping_unsafe::Mapping;
 use crate::slot_unsafe::Slot;
 
 /// All slots of a VM. They share no page of the guest.
@@ -192,6 +193,18 @@ impl Table {
             piece.slot.populate(piece.offset, piece.bytes)?;
         }
         Ok(())
+    }
+
+    /// Where the memory for the shared pages of a range is mapped: a mapping, and where the range starts in it.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if not all of it lies in one slot that is mapped.
+    pub(crate) fn view(&self, range: PageRange) -> Result<(&Mapping, u64), Errno> {
+        let piece = self.pieces(range.gpa(), range.bytes())?.next();
+        let piece = piece.filter(|piece| piece.bytes == range.bytes()).ok_or(Errno::EFAULT)?;
+        let (mapping, start) = piece.slot.view().ok_or(Errno::EFAULT)?;
+        Ok((mapping, start.saturating_add(piece.offset)))
     }
 
     fn pieces(&self, gpa: Gpa, bytes: u64) -> Result<impl Iterator<Item = Piece<'_>>, Errno> {

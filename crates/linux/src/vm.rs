@@ -92,6 +92,10 @@ impl Vm {
         Self { machine }
     }
 
+    pub(crate) fn machine(&self) -> &Arc<Machine> {
+        &self.machine
+    }
+
     /// `KVM_CHECK_EXTENSION` on this VM: what the capability says for its type, 0 where it is absent.
     #[must_use]
     pub fn check_extension(&self, cap: Cap) -> u32 {
@@ -118,6 +122,15 @@ impl Vm {
             self.machine.event_flags.fetch_or(flag, Ordering::SeqCst);
         }
         Ok(())
+    }
+
+    /// `KVM_CREATE_IRQCHIP`: the local APICs are in the kernel, and so is a vCPU that halts. Before it there is no vCPU.
+    ///
+    /// # Errors
+    ///
+    /// The ioctl failed.
+    pub fn create_irqchip(&self) -> Result<(), KvmError> {
+        self.machine.fd.create_irq_chip().map_err(KvmError::ioctl("KVM_CREATE_IRQCHIP"))
     }
 
     /// Adds zeroed memory of `bytes` bytes: an anonymous mapping and `KVM_SET_USER_MEMORY_REGION`.
