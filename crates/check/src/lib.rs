@@ -7,7 +7,9 @@
 
 mod expect;
 pub mod explore;
+pub mod foreign;
 pub mod judge;
+pub mod judgement;
 pub mod known;
 mod readers;
 pub mod report;

@@ -169,8 +169,13 @@ fn ret(value: u64) -> String {
 
 /// The bytes of the union that the exit is made of, in words of 8 bytes.
 fn payload_hex(page: &RunPage, exit: &Result<Exit, DecodeError>) -> String {
+    hex(page.exit.get(..payload_bytes(exit)).unwrap_or_default())
+}
+
+/// How many bytes of the union the exit is made of.
+pub(crate) fn payload_bytes(exit: &Result<Exit, DecodeError>) -> usize {
     let words = |count: u32| 8 + 8 * (count.min(16) as usize);
-    let bytes = match exit {
+    match exit {
         Ok(Exit::Io(_) | Exit::Vmgexit { .. }) => 16,
         Ok(Exit::Mmio(_) | Exit::MemoryFault(_) | Exit::SnpReqCerts(_) | Exit::Rdmsr(_) | Exit::Wrmsr(_)) => {
             24
@@ -183,11 +188,11 @@ fn payload_hex(page: &RunPage, exit: &Result<Exit, DecodeError>) -> String {
         Ok(Exit::Notify { .. }) => 4,
         Ok(Exit::Tdx(_) | Exit::Other(_)) => 64,
         _ => 0,
-    };
-    hex(page.exit.get(..bytes).unwrap_or_default())
+    }
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Words of 8 bytes, as they are in memory.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     let mut text = String::new();
     for (index, byte) in bytes.iter().enumerate() {
         if index > 0 && index % 8 == 0 {
@@ -199,7 +204,7 @@ fn hex(bytes: &[u8]) -> String {
     text
 }
 
-fn meaning(exit: &Exit) -> String {
+pub(crate) fn meaning(exit: &Exit) -> String {
     match exit {
         Exit::Again(errno) => format!("{errno}: enter again; the exit reason is stale"),
         Exit::Io(io) => {

@@ -3,25 +3,20 @@
 use crate::{Failure, print};
 use clap::ValueEnum;
 use exeunt_abi::Dialect;
-use exeunt_check::judge::{Judged, Verdict, WrongVmm, judge, wrong_vmms};
+use exeunt_check::judge::{WrongVmm, wrong_vmms};
 use exeunt_check::rules::{self, Rule, Severity};
 use std::fmt::Write;
 use std::process::ExitCode;
 
-/// List the rules of the exit boundary, show one with its source and the scenarios that drive a VMM to it, or judge our
-/// VMM half by them.
+/// List the rules of the exit boundary, or show one with its source and the scenarios that drive a VMM to it. `exeunt check`
+/// judges by them.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   exeunt rules                     all of them
   exeunt rules HC                  those about hypercalls and conversions
   exeunt rules HC-2                one, with its source
-  exeunt rules --check             judge our VMM half by all of them
   exeunt rules HC-2 --vmms         those that are wrong on purpose and break it
-  exeunt rules HC-2 --check --vmm negative-errno
-                                   judge one that is wrong on purpose: the rule must notice
-  exeunt rules --format json | jq -r '.[] | select(.severity == \"MUST\") | .id'
-
-Exit status: 0 no MUST was broken, 1 one was, 2 nothing could be judged.")]
+  exeunt rules --format json | jq -r '.[] | select(.severity == \"MUST\") | .id'")]
 pub(crate) struct Args {
     /// An id such as HC-2, or the letters of a group
     id: Option<String>,
@@ -31,20 +26,8 @@ pub(crate) struct Args {
     dialect: Option<Dialect>,
 
     /// List the VMMs that are wrong on purpose and break these rules
-    #[arg(long, conflicts_with = "check")]
-    vmms: bool,
-
-    /// Judge by these rules, on the software kernel
     #[arg(long)]
-    check: bool,
-
-    /// Judge a VMM that is wrong on purpose, by its name
-    #[arg(long, value_name = "NAME", requires = "check")]
-    vmm: Option<String>,
-
-    /// What decides the order of vCPUs and what guests draw by chance
-    #[arg(long, default_value_t = 0, requires = "check")]
-    seed: u64,
+    vmms: bool,
 
     /// How to print
     #[arg(long, value_enum, default_value_t = Format::Text)]
@@ -84,9 +67,6 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
         })?;
         return Ok(ExitCode::SUCCESS);
     }
-    if args.check {
-        return check(args, &chosen);
-    }
     let text = match (args.format, chosen.as_slice()) {
         (Format::Json, chosen) => json(&chosen)?,
         (Format::Text, [rule]) => details(rule),
@@ -101,35 +81,8 @@ fn json(value: &impl serde::Serialize) -> Result<String, Failure> {
     Ok(json + "\n")
 }
 
-fn check(args: &Args, chosen: &[&Rule]) -> Result<ExitCode, Failure> {
-    let is_chosen = |rule: &Rule| chosen.iter().any(|chosen| chosen.id == rule.id);
-    let judged = judge(args.vmm.as_deref(), is_chosen, args.seed).map_err(|error| error.to_string())?;
-    print(&match args.format {
-        Format::Json => json(&judged)?,
-        Format::Text => report(&judged),
-    })?;
-    let has_failed = judged.iter().any(|judged| matches!(judged.verdict, Verdict::Failed(_)));
-    Ok(ExitCode::from(u8::from(has_failed)))
-}
-
-fn report(judged: &[Judged]) -> String {
-    let count = |is: fn(&Verdict) -> bool| judged.iter().filter(|judged| is(&judged.verdict)).count();
-    let lines = judged.iter().fold(String::new(), |mut text, judged| {
-        // Writing to a string does not fail.
-        let _ = writeln!(text, "{}", plain(&judged.to_string()));
-        text
-    });
-    format!(
-        "{lines}\n{} passed, {} failed, {} warned, {} not exercised\n",
-        count(|verdict| matches!(verdict, Verdict::Passed)),
-        count(|verdict| matches!(verdict, Verdict::Failed(_))),
-        count(|verdict| matches!(verdict, Verdict::Warned(_))),
-        count(|verdict| matches!(verdict, Verdict::NotExercised)),
-    )
-}
-
 /// `HC-2` is one rule, `HC` a group.
-fn is_meant(rule: &Rule, id: &str) -> bool {
+pub(crate) fn is_meant(rule: &Rule, id: &str) -> bool {
     let group = rule.id.split_once('-').map(|(group, _)| group);
     rule.id.eq_ignore_ascii_case(id) || group.is_some_and(|group| group.eq_ignore_ascii_case(id))
 }
@@ -166,6 +119,6 @@ fn details(rule: &Rule) -> String {
 }
 
 /// Without the marks that only a page needs.
-fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     text.replace('`', "")
 }

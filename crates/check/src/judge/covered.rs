@@ -64,7 +64,7 @@ fn head(scenarios: usize, variants: usize, rules: usize) -> String {
         "# Rules covered\n\n\
          A test makes this page: it runs our VMM half and {variants} VMMs that are wrong on purpose through {scenarios} scenarios, and judges \
          each by\nwhat crosses the boundary. {rules} of {all} rules have a scenario in which ours passes and a wrong VMM that the rule catches; no wrong \
-         VMM\nis caught by a rule that it does not break. `exeunt rules ID --check --vmm NAME` shows a row again.\n\n\
+         VMM\nis caught by a rule that it does not break. `exeunt check --rule ID --scene SCENARIO --vmm NAME` shows a row\nagain.\n\n\
          | rule | | scenario | ours | wrong VMM | caught by |\n|---|---|---|---|---|---|\n"
     )
 }

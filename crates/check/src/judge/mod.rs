@@ -8,6 +8,7 @@
 //! That they bite is shown by VMMs that are wrong on purpose, each in one way: `docs/rules-covered.md`.
 
 mod bench;
+mod bytes;
 mod checkers;
 #[cfg(test)]
 mod covered;
@@ -24,7 +25,8 @@ mod variants;
 mod verdict;
 mod view;
 
-pub use verdict::{JudgeError, Judged, Verdict, WrongVmm, judge, wrong_vmms};
+pub use bytes::ExitBytes;
+pub use verdict::{JudgeError, Judged, Scene, Verdict, WrongVmm, judge, scenes, wrong_vmms};
 pub use view::Finding;
 
 #[cfg(test)]

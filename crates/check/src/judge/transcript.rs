@@ -7,6 +7,7 @@ use exeunt_abi::{Errno, Gpa};
 use exeunt_proto::conversion::{PageRange, PageState};
 use exeunt_proto::exit::Entered;
 use exeunt_proto::host::{Action, Backing};
+use std::fmt;
 
 /// One crossing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -186,6 +187,18 @@ pub(super) enum Status {
     Crashed,
     /// The VMM did not end.
     Hung,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Success => "it ended well",
+            Self::Failure => "it ended and said that something is wrong",
+            Self::Reset => "it started the guest anew",
+            Self::Crashed => "it crashed",
+            Self::Hung => "it hung",
+        })
+    }
 }
 
 /// All that crossed the boundary, up to the end.

@@ -1,19 +1,19 @@
 //! Verdicts: what came of each rule in each of its scenarios.
 
 use super::bench::{self, Trial};
+use super::bytes::ExitBytes;
 use super::checkers;
 use super::twist::Twist;
 use super::variants::{self, Variant};
 use super::view::{Finding, View};
 use crate::rules::{self, Rule, Severity};
+use exeunt_abi::Dialect;
 use exeunt_scenes::{Situation, situations};
 use serde::Serialize;
-use std::fmt;
 use thiserror::Error;
 
 /// What came of one rule in one scenario.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(tag = "verdict", rename_all = "kebab-case")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The rule bit, and was kept.
     Passed,
@@ -22,27 +22,31 @@ pub enum Verdict {
     /// A SHOULD or a HAZARD was broken.
     Warned(Finding),
     /// The VMM did not get to where the rule bites, or the rule does not hold for the kernel.
-    NotExercised,
+    NotExercised {
+        /// Which of the two.
+        why: String,
+    },
 }
 
-/// A verdict, and how to get it again.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+impl Verdict {
+    /// The rule was not exercised.
+    #[must_use]
+    pub fn not_exercised(why: impl Into<String>) -> Self {
+        Self::NotExercised { why: why.into() }
+    }
+}
+
+/// A verdict.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Judged {
     /// The rule.
     pub rule: &'static str,
-    /// What it asks for.
-    pub text: &'static str,
     /// The scenario.
     pub scenario: &'static str,
-    /// Who was judged: `None` is our half.
-    pub vmm: Option<&'static str>,
-    /// What decided by chance.
-    pub seed: u64,
     /// What came of it.
-    #[serde(flatten)]
     pub verdict: Verdict,
-    /// Where the rule is written.
-    pub source: &'static str,
+    /// The exit that the finding speaks of, if it speaks of one.
+    pub bytes: Option<Box<ExitBytes>>,
 }
 
 impl Judged {
@@ -51,33 +55,32 @@ impl Judged {
     pub const fn finding(&self) -> Option<&Finding> {
         match &self.verdict {
             Verdict::Failed(finding) | Verdict::Warned(finding) => Some(finding),
-            Verdict::Passed | Verdict::NotExercised => None,
+            Verdict::Passed | Verdict::NotExercised { .. } => None,
         }
     }
 }
 
-impl fmt::Display for Judged {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { rule, text, scenario, seed, source, .. } = self;
-        let word = match self.verdict {
-            Verdict::Passed => "passed",
-            Verdict::Failed(_) => "FAILED",
-            Verdict::Warned(_) => "warned",
-            Verdict::NotExercised => "not exercised",
-        };
-        write!(f, "{rule:<6} {word:<13} {scenario}")?;
-        let Some(Finding { exit, expected, seen }) = self.finding() else { return Ok(()) };
-        write!(f, "\n  rule      {text}\n  expected  {expected}\n  seen      {seen}")?;
-        match exit {
-            0 => write!(f, "\n  where     outside of the exits")?,
-            exit => write!(f, "\n  where     exit {exit}")?,
-        }
-        write!(f, "\n  source    {source}\n  again     exeunt rules {rule} --check --seed {seed}")?;
-        match self.vmm {
-            Some(vmm) => write!(f, " --vmm {vmm}"),
-            None => Ok(()),
-        }
+/// A scenario of the judge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scene {
+    /// Its name, as in `rules.toml`.
+    pub name: &'static str,
+    /// The kernel that writes the bytes.
+    pub dialect: Dialect,
+}
+
+impl Scene {
+    /// The rules that bite there, in their order.
+    pub fn rules(&self) -> impl Iterator<Item = &'static Rule> + use<> {
+        let name = self.name;
+        rules::all().filter(move |rule| rule.scenarios.iter().any(|scenario| scenario == name))
     }
+}
+
+/// All scenarios of the judge, in their order.
+pub fn scenes() -> impl Iterator<Item = Scene> {
+    let scene = |it: Situation| Scene { name: it.name, dialect: it.kernel.dialect };
+    situations::all().into_iter().map(scene)
 }
 
 /// Why nothing was judged.
@@ -114,15 +117,16 @@ pub fn wrong_vmms() -> impl Iterator<Item = WrongVmm> {
     variants::all().map(|Variant { name, what, breaks, .. }| WrongVmm { name, what, breaks })
 }
 
-/// Judges our half, or one that is wrong in the way of this name, by some rules: in each of their scenarios, in the
-/// order of the rules.
+/// Judges our half, or one that is wrong in the way of this name, by some rules in some scenarios: in the order of the
+/// rules.
 ///
 /// # Errors
 ///
 /// There is no such VMM, or a scenario cannot be set up.
 pub fn judge(
     vmm: Option<&str>,
-    chosen: impl Fn(&Rule) -> bool,
+    rules: impl Fn(&Rule) -> bool,
+    scenes: impl Fn(&Scene) -> bool,
     seed: u64,
 ) -> Result<Vec<Judged>, JudgeError> {
     let variant = match vmm {
@@ -132,7 +136,9 @@ pub fn judge(
             Some(variant.ok_or_else(|| JudgeError::UnknownVmm { name: name.into() })?)
         }
     };
-    judge_variant(variant, &situations::all(), chosen, seed)
+    let is_chosen = |it: &Situation| scenes(&Scene { name: it.name, dialect: it.kernel.dialect });
+    let chosen: Vec<_> = situations::all().into_iter().filter(is_chosen).collect();
+    judge_variant(variant, &chosen, rules, seed)
 }
 
 /// As [`judge`], for many.
@@ -146,36 +152,57 @@ pub(super) fn judge_variant(
     let mut judged = Vec::new();
     for situation in situations {
         let bites = |rule: &&&'static Rule| rule.scenarios.iter().any(|name| name == situation.name);
-        let rules: Vec<_> = rules.iter().filter(bites).collect();
+        let rules: Vec<&'static Rule> = rules.iter().filter(bites).copied().collect();
         if rules.is_empty() {
             continue;
         }
         let twist = variant.map_or(Twist::default as fn() -> Twist, |variant| variant.twist);
         let trial = bench::run(situation, twist, seed).map_err(|why| JudgeError::SetUp { why })?;
-        judged.extend(rules.into_iter().map(|rule| Judged {
-            rule: &rule.id,
-            text: &rule.text,
-            scenario: situation.name,
-            vmm: variant.map(|variant| variant.name),
-            seed,
-            verdict: verdict(rule, &trial),
-            source: &rule.source,
-        }));
+        judged.extend(judge_trial(&trial, rules));
     }
     let place = |judged: &Judged| rules.iter().position(|rule| rule.id == judged.rule);
     judged.sort_by_key(place);
     Ok(judged)
 }
 
-fn verdict(rule: &Rule, trial: &Trial) -> Verdict {
-    if !rule.holds_for(trial.situation.kernel.dialect) {
-        return Verdict::NotExercised;
+/// Judges what crossed the boundary by some rules.
+pub(crate) fn judge_trial(trial: &Trial, rules: impl IntoIterator<Item = &'static Rule>) -> Vec<Judged> {
+    let view = View::new(trial);
+    let judged = |rule: &'static Rule| {
+        let verdict = verdict(rule, &view);
+        let mut judged = Judged { rule: &rule.id, scenario: trial.situation.name, verdict, bytes: None };
+        let number = judged.finding().map_or(0, |finding| finding.exit);
+        let exit = view.exits.iter().find(|exit| exit.number == number);
+        judged.bytes = exit.map(|exit| Box::new(ExitBytes::of(exit)));
+        judged
+    };
+    rules.into_iter().map(judged).collect()
+}
+
+fn verdict(rule: &Rule, view: &View<'_>) -> Verdict {
+    let dialect = view.kernel().dialect;
+    if !rule.holds_for(dialect) {
+        return Verdict::not_exercised(if rule.not_for.contains(&dialect) {
+            format!("the rule does not hold for {dialect}")
+        } else {
+            format!("the rule holds from Linux {} on, and the kernel is {dialect}", rule.since)
+        });
     }
-    let judgement = checkers::of(&rule.id).map(|checker| checker(&View::new(trial)));
-    match (judgement, rule.severity) {
-        (None | Some(Ok(false)), _) => Verdict::NotExercised,
-        (Some(Ok(true)), _) => Verdict::Passed,
-        (Some(Err(finding)), Severity::Must) => Verdict::Failed(finding),
-        (Some(Err(finding)), Severity::Should | Severity::Hazard) => Verdict::Warned(finding),
+    let Some(checker) = checkers::of(&rule.id) else {
+        return Verdict::not_exercised("nothing checks this rule");
+    };
+    match (checker(view), rule.severity) {
+        (Ok(true), _) => Verdict::Passed,
+        (Ok(false), _) => {
+            let exits = view.exits.len();
+            let plural = if exits == 1 { "" } else { "s" };
+            Verdict::not_exercised(format!(
+                "the VMM did not get to where the rule bites: {exits} exit{plural}, then {}: {}",
+                view.status(),
+                view.text()
+            ))
+        }
+        (Err(finding), Severity::Must) => Verdict::Failed(finding),
+        (Err(finding), Severity::Should | Severity::Hazard) => Verdict::Warned(finding),
     }
 }

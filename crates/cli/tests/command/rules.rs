@@ -50,38 +50,6 @@ fn an_id_that_is_none_or_does_not_hold_is_a_mistake() {
 }
 
 #[test]
-fn our_half_is_judged_by_all_rules_and_breaks_none() {
-    let text = printed(&["--check"]);
-    assert!(text.ends_with(" passed, 0 failed, 0 warned, 0 not exercised\n"), "{text}");
-    let verdicts: serde_json::Value =
-        serde_json::from_str(&printed(&["--check", "--format", "json"])).unwrap();
-    assert!(verdicts.as_array().unwrap().iter().all(|judged| judged["verdict"] == "passed"));
-}
-
-#[test]
-fn a_wrong_vmm_fails_by_the_rule_that_it_breaks_and_the_line_that_shows_it_again_does() {
-    let output = exeunt(&["rules", "hc", "--check", "--vmm", "negative-errno", "--seed", "5"]);
-    let text = stdout(&output);
-    assert_eq!(output.status.code(), Some(1), "{text}");
-    assert!(text.contains("HC-2   FAILED") && text.contains(", 1 failed, 0 warned"), "{text}");
-    let again = text.lines().find_map(|line| line.strip_prefix("  again     exeunt ")).unwrap();
-    let again = exeunt(&again.split(' ').collect::<Vec<_>>());
-    assert_eq!(again.status.code(), Some(1));
-    let finding = |text: &str| text.lines().find(|line| line.contains("seen")).map(str::to_string);
-    assert_eq!(finding(&stdout(&again)), finding(&text));
-}
-
-#[test]
-fn a_broken_should_warns_and_a_vmm_that_is_none_is_a_mistake() {
-    let output = exeunt(&["rules", "HC-8", "--check", "--vmm", "discards-nothing"]);
-    assert_eq!(output.status.code(), Some(0));
-    assert!(stdout(&output).contains("0 failed, 1 warned"));
-    let arguments = ["rules", "--check", "--vmm", "perfect"];
-    let text = mistake(&arguments, &exeunt(&arguments));
-    assert!(text.contains("no VMM is named 'perfect'"), "{text}");
-}
-
-#[test]
 fn every_wrong_vmm_is_listed_with_the_rules_that_it_breaks() {
     let all = printed(&["--vmms"]);
     assert_eq!(all.lines().count(), exeunt_check::judge::wrong_vmms().count());
