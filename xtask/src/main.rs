@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod foreign_vmm;
 mod header_check;
 mod real_kernels;
 mod tidy;
@@ -21,6 +22,7 @@ enum Command {
     Tidy(tidy::Args),
     HeaderCheck(header_check::Args),
     RealKernels(real_kernels::Args),
+    ForeignVmm(foreign_vmm::Args),
 }
 
 fn main() -> ExitCode {
@@ -29,5 +31,6 @@ fn main() -> ExitCode {
         Command::Tidy(args) => tidy::run(&args),
         Command::HeaderCheck(args) => header_check::run(&args),
         Command::RealKernels(args) => real_kernels::run(&args),
+        Command::ForeignVmm(args) => foreign_vmm::run(&args),
     }
 }

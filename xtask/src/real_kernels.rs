@@ -3,12 +3,12 @@
 //! The kernels of distributions run in virtual machines with QEMU's software CPU, which has SVM, so `/dev/kvm` of the
 //! machine under this is not needed. What is downloaded and built is kept in a folder outside of the repository.
 
-mod debian;
+pub(crate) mod debian;
 mod foreign;
 mod initrd;
 mod machine;
 mod tiny;
-mod tools;
+pub(crate) mod tools;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -94,7 +94,7 @@ enum Outcome {
 }
 
 /// Why there is no result.
-enum Stop {
+pub(crate) enum Stop {
     Skip(String),
     Fail(String),
 }
@@ -167,7 +167,8 @@ fn prepare(args: &Args) -> Result<Context<'_>, String> {
     Ok(Context { args, cache, client: build_client()? })
 }
 
-fn default_cache() -> Option<PathBuf> {
+/// The folder of this project in the user's cache.
+pub(crate) fn default_cache() -> Option<PathBuf> {
     let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let base = base.or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache")))?;
     Some(base.join("exeunt"))

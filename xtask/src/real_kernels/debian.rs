@@ -115,29 +115,44 @@ pub(super) fn unpack_with_dependencies(package: &str, root: &Path) -> Result<(),
 }
 
 /// `apt`, with a state of its own where it is about another release or architecture.
-pub(super) struct Apt {
+pub(crate) struct Apt {
     options: Vec<String>,
 }
 
 impl Apt {
     fn update(package: &Package, cache: &Path) -> Result<Self, Stop> {
+        let dir = cache.join(format!("apt-{}-{}", package.arch, package.sources.len()));
+        Self::with_sources(&dir, package.arch, package.sources, None)
+    }
+
+    /// An `apt` that knows these sources alone, and of installed packages those in the file `status`.
+    ///
+    /// # Errors
+    ///
+    /// The indexes cannot be had.
+    pub(crate) fn with_sources(
+        dir: &Path,
+        arch: &str,
+        sources: &[impl AsRef<str>],
+        status: Option<&Path>,
+    ) -> Result<Self, Stop> {
         if !Path::new(KEYS).is_file() {
             return Err(Stop::Skip(format!("{KEYS} is not there (package debian-archive-keyring)")));
         }
-        let dir = cache.join(format!("apt-{}-{}", package.arch, package.sources.len()));
         let made = ["lists/partial", "archives/partial"]
             .iter()
             .try_for_each(|sub| fs::create_dir_all(dir.join(sub)));
-        let lines = package.sources.iter().map(|line| format!("deb [signed-by={KEYS}] {line}\n"));
+        let lines = sources.iter().map(|line| format!("deb [signed-by={KEYS}] {}\n", line.as_ref()));
         made.and_then(|()| fs::write(dir.join("status"), ""))
             .and_then(|()| fs::write(dir.join("sources.list"), lines.collect::<String>()))
             .map_err(|error| Stop::Fail(format!("{}: {error}", dir.display())))?;
         let path = |name: &str| dir.join(name).display().to_string();
+        let status = status.map_or_else(|| path("status"), |status| status.display().to_string());
         let options = [
-            format!("APT::Architecture={}", package.arch),
-            format!("APT::Architectures={}", package.arch),
+            format!("APT::Architecture={arch}"),
+            format!("APT::Architectures={arch}"),
             format!("Dir::State::lists={}", path("lists")),
-            format!("Dir::State::status={}", path("status")),
+            format!("Dir::State::status={status}"),
             format!("Dir::Cache={}", path("")),
             format!("Dir::Etc::sourcelist={}", path("sources.list")),
             "Dir::Etc::sourceparts=-".to_owned(),
@@ -145,6 +160,24 @@ impl Apt {
         let apt = Self { options: options.into() };
         tools::run(apt.command("apt-get").args(["--quiet=2", "update"])).map_err(Stop::Skip)?;
         Ok(apt)
+    }
+
+    /// A package of a release and what it needs that is not installed, each with its version, as `download` takes it.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be had.
+    pub(crate) fn needed(&self, package: &str, release: &str) -> Result<Vec<String>, Stop> {
+        let mut apt = self.command("apt-get");
+        apt.args(["--simulate", "--no-install-recommends", "--target-release", release, "install", package]);
+        let text = tools::run(&mut apt).map_err(Stop::Skip)?;
+        // Inst qemu-system-x86 [1:7.2+dfsg-7] (1:10.0.2+ds-2 Debian:12/bookworm-backports [amd64])
+        let names = text.lines().filter_map(|line| {
+            let (name, rest) = line.strip_prefix("Inst ")?.split_once(' ')?;
+            let (_, version) = rest.split_once('(')?;
+            Some(format!("{name}={}", version.split(' ').next()?))
+        });
+        Ok(names.collect())
     }
 
     fn command(&self, program: &str) -> Command {
@@ -169,7 +202,7 @@ impl Apt {
     /// # Errors
     ///
     /// They cannot be had.
-    pub(super) fn unpack(&self, names: &[String], root: &Path) -> Result<(), Stop> {
+    pub(crate) fn unpack(&self, names: &[String], root: &Path) -> Result<(), Stop> {
         let debs = root.join("debs");
         fs::create_dir_all(&debs).map_err(|error| Stop::Fail(format!("{}: {error}", debs.display())))?;
         let mut download = self.command("apt-get");

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 /// # Errors
 ///
 /// It could not be started, or failed; the last lines of what it said.
-pub(super) fn run(command: &mut Command) -> Result<String, String> {
+pub(crate) fn run(command: &mut Command) -> Result<String, String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command.stdin(Stdio::null()).output().map_err(|error| format!("{name}: {error}"))?;
     if output.status.success() {
@@ -22,13 +22,13 @@ pub(super) fn run(command: &mut Command) -> Result<String, String> {
 }
 
 /// Where a program is.
-pub(super) fn find(program: &str) -> Option<PathBuf> {
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|dir| dir.join(program)).find(|file| file.is_file())
 }
 
 /// The first file under a folder whose name begins and ends so.
-pub(super) fn find_file(dir: &Path, begins: &str, ends: &str) -> Option<PathBuf> {
+pub(crate) fn find_file(dir: &Path, begins: &str, ends: &str) -> Option<PathBuf> {
     let mut entries: Vec<_> = std::fs::read_dir(dir).ok()?.flatten().map(|entry| entry.path()).collect();
     entries.sort();
     let fits = |path: &&PathBuf| {
