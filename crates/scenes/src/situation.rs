@@ -8,6 +8,7 @@ use exeunt_model::guest::Cpu;
 use exeunt_model::{Vcpu, Vm};
 use exeunt_proto::exit::Entered;
 use std::borrow::Cow;
+use std::fmt;
 
 /// Changes what `KVM_RUN` brought, the `n`th time. It stands for a kernel that is newer than those that are imitated.
 pub type Rewrite = fn(u32, &mut Entered, &mut RunPage);
@@ -139,5 +140,14 @@ impl Situation {
     pub const fn on(mut self, dialect: Dialect, arch: Arch) -> Self {
         self.kernel = Kernel { dialect, arch };
         self
+    }
+}
+
+impl fmt::Debug for Situation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, kernel, vm_type, orders, .. } = self;
+        let mut f = f.debug_struct("Situation");
+        f.field("name", name).field("kernel", kernel).field("vm_type", vm_type).field("orders", orders);
+        f.finish_non_exhaustive()
     }
 }

@@ -2,6 +2,7 @@
 
 use super::machine::Machine;
 use super::ours;
+use super::pages::Pages;
 use super::tape::Tape;
 use super::transcript::{End, Transcript};
 use super::twist::Twist;
@@ -31,6 +32,12 @@ const OTHER_STALE: u8 = 0xa5;
 /// A scenario that was run.
 pub(super) struct Trial {
     pub(super) situation: Situation,
+    /// What the pages are before the first crossing.
+    pub(super) launched: Pages,
+    /// vCPUs run at the same time: when one comes back, others may be inside.
+    pub(super) is_concurrent: bool,
+    /// Pages of the certificate table that the VMM was given, where it was not given in the judge's own file.
+    pub(super) certificate_pages: Option<u64>,
     pub(super) transcript: Transcript,
     /// Of the second run, with other bytes where no kernel wrote.
     pub(super) other: Option<Transcript>,
@@ -66,5 +73,12 @@ pub(super) fn run_half(
     };
     let transcript = once(STALE)?;
     let other = if situation.is_run_twice { Some(once(OTHER_STALE)?) } else { None };
-    Ok(Trial { situation: situation.clone(), transcript, other })
+    Ok(Trial {
+        situation: situation.clone(),
+        launched: Pages::launched(situation),
+        is_concurrent: false,
+        certificate_pages: None,
+        transcript,
+        other,
+    })
 }

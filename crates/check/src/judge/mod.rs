@@ -12,6 +12,7 @@ mod bytes;
 mod checkers;
 #[cfg(test)]
 mod covered;
+mod foreign;
 mod machine;
 #[cfg(test)]
 mod other;
@@ -26,6 +27,7 @@ mod verdict;
 mod view;
 
 pub use bytes::ExitBytes;
+pub use foreign::{Case, Ending, Played};
 pub use verdict::{JudgeError, Judged, Scene, Verdict, WrongVmm, judge, scenes, wrong_vmms};
 pub use view::Finding;
 

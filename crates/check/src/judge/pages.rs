@@ -2,7 +2,7 @@
 
 use super::transcript::Effect;
 use exeunt_abi::kvm::vm_type::VmType;
-use exeunt_abi::{Gpa, PAGE_SIZE};
+use exeunt_abi::{Gfn, Gpa, PAGE_SIZE};
 use exeunt_proto::conversion::{PageRange, PageState};
 use exeunt_scenes::Situation;
 
@@ -33,7 +33,7 @@ impl Pages {
         }
     }
 
-    fn set(&mut self, range: PageRange, to: PageState) {
+    pub(super) fn set(&mut self, range: PageRange, to: PageState) {
         let (start, end) = (range.gfn().0, range.end().0);
         let outside = |(from, until): (u64, u64)| [(from, until.min(start)), (from.max(end), until)];
         let mut private: Vec<_> =
@@ -57,6 +57,22 @@ impl Pages {
         }
     }
 
+    /// The runs of pages of a range that have a state.
+    pub(super) fn runs(&self, range: PageRange, state: PageState) -> Vec<PageRange> {
+        let (start, end) = (range.gfn().0, range.end().0);
+        let clip = |(from, until): (u64, u64)| {
+            let from = from.max(start);
+            PageRange::new(Gfn(from), until.min(end).saturating_sub(from))
+        };
+        if state == PageState::Private {
+            return self.private.iter().copied().filter_map(clip).collect();
+        }
+        let ends = self.private.iter().map(|(_, until)| *until);
+        let starts = self.private.iter().map(|(from, _)| *from);
+        let gaps = std::iter::once(0).chain(ends).zip(starts.chain([u64::MAX]));
+        gaps.filter_map(clip).collect()
+    }
+
     /// Whether all pages of a range have a state.
     pub(super) fn are(&self, range: PageRange, state: PageState) -> bool {
         self.count(range, state) == range.pages()
@@ -66,7 +82,6 @@ impl Pages {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use exeunt_abi::Gfn;
 
     #[test]
     fn every_pair_of_changes_in_a_small_space_leaves_what_the_last_of_each_page_says() {
@@ -87,6 +102,13 @@ mod tests {
                 let all = PageRange::new(Gfn(0), 5).unwrap();
                 let private = each.iter().filter(|state| **state == PageState::Private).count();
                 assert_eq!(pages.count(all, PageState::Private), private as u64);
+                for state in states {
+                    let runs = pages.runs(all, state).into_iter();
+                    let inside: Vec<_> = runs.flat_map(|run| run.gfn().0..run.end().0).collect();
+                    let expected: Vec<_> =
+                        (0..).zip(each).filter(|(_, is)| *is == state).map(|(gfn, _)| gfn).collect();
+                    assert_eq!(inside, expected, "{state}");
+                }
             }
         }
     }

@@ -183,6 +183,8 @@ pub(super) enum Status {
     Failure,
     /// The guest is started anew.
     Reset,
+    /// The VMM is there, holds an exit that it does not answer, and enters no vCPU any more.
+    Stopped,
     /// The VMM did not end by its own will.
     Crashed,
     /// The VMM did not end.
@@ -195,9 +197,17 @@ impl fmt::Display for Status {
             Self::Success => "it ended well",
             Self::Failure => "it ended and said that something is wrong",
             Self::Reset => "it started the guest anew",
+            Self::Stopped => "it holds the exit and enters no vCPU",
             Self::Crashed => "it crashed",
             Self::Hung => "it hung",
         })
+    }
+}
+
+impl Status {
+    /// The VMM gave up, and did not say that all is well.
+    pub(super) const fn has_given_up(self) -> bool {
+        matches!(self, Self::Failure | Self::Stopped)
     }
 }
 

@@ -49,7 +49,7 @@ pub(super) struct View<'a> {
 impl<'a> View<'a> {
     pub(super) fn new(trial: &'a Trial) -> Self {
         let mut exits: Vec<ExitView<'a>> = Vec::new();
-        let mut now = Rc::new(Pages::launched(&trial.situation));
+        let mut now = Rc::new(trial.launched.clone());
         for record in &trial.transcript.records {
             match &record.crossing {
                 Crossing::Run(run) => {
@@ -140,14 +140,27 @@ impl<'a> View<'a> {
         if let Some((effect, _)) = exit.effects.first() {
             return Err(exit.finding("nothing is done about it", format!("{effect:x?}")));
         }
-        if self.exits.len() > exit.number {
+        if self.entries_after(exit).next().is_some() {
             return Err(exit.finding("no vCPU is entered again", "KVM_RUN"));
         }
-        if self.status() != Status::Failure {
+        if !self.status().has_given_up() {
             let seen = format!("{:?}: {}", self.status(), self.text());
             return Err(exit.finding("the VMM ends, and says that something is wrong", seen));
         }
         Ok(())
+    }
+
+    /// Entries that may run a guest and come after an exit. Where vCPUs run at the same time, the first return of
+    /// another one belongs to an entry that may have been before.
+    pub(super) fn entries_after(&self, exit: &ExitView<'_>) -> impl Iterator<Item = &ExitView<'a>> {
+        let (own, mut inside) = ((exit.machine, exit.run.vcpu), Vec::new());
+        let is_concurrent = self.trial.is_concurrent;
+        self.exits.iter().skip(exit.number).filter(move |later| {
+            let vcpu = (later.machine, later.run.vcpu);
+            let was_inside = is_concurrent && vcpu != own && !inside.contains(&vcpu);
+            inside.push(vcpu);
+            !was_inside && !later.run.immediate
+        })
     }
 
     /// As [`View::ends_here`], and the text holds a number.

@@ -1,7 +1,6 @@
 //! MF: memory faults.
 
 use super::Checker;
-use crate::judge::transcript::Status;
 use crate::judge::view::{ExitView, Finding, Judgement, View};
 use exeunt_abi::{Errno, PAGE_SIZE};
 use exeunt_proto::conversion::PageRange;
@@ -53,7 +52,7 @@ fn bounded(view: &View<'_>) -> Judgement {
         }
     }
     let Some((exit, repeats)) = most.filter(|(_, repeats)| *repeats > 1) else { return Ok(false) };
-    if repeats > MANY || view.status() != Status::Failure {
+    if repeats > MANY || !view.status().has_given_up() {
         let seen = format!("{repeats} times, then {:?}: {}", view.status(), view.text());
         return Err(exit.finding("the same fault a bounded number of times, then an error", seen));
     }

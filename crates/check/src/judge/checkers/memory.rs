@@ -2,6 +2,7 @@
 
 use super::Checker;
 use super::conversions::{arguments, conversion};
+use crate::judge::pages::Pages;
 use crate::judge::transcript::Effect;
 use crate::judge::view::{ExitView, Finding, Judgement, View};
 use exeunt_proto::conversion::{Conversion, PageRange, PageState};
@@ -16,10 +17,6 @@ pub(super) const CHECKERS: &[(&str, Checker)] = &[
     ("MF-6", faults_discard),
     ("RN-3", first_reading),
 ];
-
-fn sum(ranges: impl Iterator<Item = PageRange>) -> u64 {
-    ranges.map(PageRange::pages).sum()
-}
 
 /// A conversion that was answered with success.
 fn done(exit: &ExitView<'_>) -> Option<Conversion> {
@@ -79,6 +76,13 @@ fn attribute_bits(view: &View<'_>) -> Judgement {
     })
 }
 
+const fn other(state: PageState) -> PageState {
+    match state {
+        PageState::Private => PageState::Shared,
+        PageState::Shared => PageState::Private,
+    }
+}
+
 /// The memory that pages of this state do not use.
 pub(super) const fn left(to: PageState) -> Backing {
     match to {
@@ -87,30 +91,36 @@ pub(super) const fn left(to: PageState) -> Backing {
     }
 }
 
-/// After each change of attributes the memory that is not used any more is given back.
-fn gives_back(exit: &ExitView<'_>) -> Result<(), Finding> {
+/// After each change of attributes the memory that the changed pages do not use any more is given back, each page of it.
+fn gives_back(view: &View<'_>, exit: &ExitView<'_>) -> Result<(), Finding> {
     for (at, (effect, result)) in exit.effects.iter().enumerate() {
         let Effect::Attributes { range, to } = effect else { continue };
         if result.is_err() || exit.pages.are(*range, *to) {
             continue;
         }
-        let after = exit.effects.iter().skip(at).filter_map(|(effect, _)| match effect {
-            Effect::Discard { range: discarded, backing } if *backing == left(*to) => {
-                discarded.intersect(*range)
+        let mut given = Pages::default();
+        for (effect, _) in exit.effects.iter().skip(at) {
+            if let Effect::Discard { range, backing } = effect {
+                if *backing == left(*to) {
+                    given.set(*range, PageState::Private);
+                }
             }
-            _ => None,
+        }
+        let before = exit.pages.runs(*range, other(*to));
+        let kept = before.into_iter().flat_map(|run| view.parts(run)).find_map(|part| {
+            let missing = given.count(part, PageState::Shared);
+            (missing > 0).then_some((part, missing))
         });
-        let discarded = sum(after);
-        if discarded < range.pages() {
-            let expected = format!("{range} is {to}, then its {:?} memory is discarded", left(*to));
-            return Err(exit.finding(expected, format!("{discarded} pages of it are discarded after")));
+        if let Some((part, missing)) = kept {
+            let expected = format!("{part} is {to}, then its {:?} memory is discarded", left(*to));
+            return Err(exit.finding(expected, format!("{missing} pages of it are not discarded after")));
         }
     }
     Ok(())
 }
 
 fn discards(view: &View<'_>) -> Judgement {
-    view.each(done, |exit, _| gives_back(exit))
+    view.each(done, |exit, _| gives_back(view, exit))
 }
 
 fn faults_discard(view: &View<'_>) -> Judgement {
@@ -118,7 +128,7 @@ fn faults_discard(view: &View<'_>) -> Judgement {
         Ok(exeunt_proto::exit::Exit::MemoryFault(_)) if exit.answer.is_some() => Some(()),
         _ => None,
     };
-    view.each(choose, |exit, ()| gives_back(exit))
+    view.each(choose, |exit, ()| gives_back(view, exit))
 }
 
 fn split(view: &View<'_>) -> Judgement {

@@ -55,7 +55,7 @@ fn interruptions_are_retried(view: &View<'_>) -> Judgement {
 fn shutdown_ends_all(view: &View<'_>) -> Judgement {
     view.each(
         |exit| matches!(exit.meaning, Ok(Exit::Shutdown)).then_some(()),
-        |exit, ()| match view.exits.get(exit.number) {
+        |exit, ()| match view.entries_after(exit).next() {
             Some(next) => Err(exit.finding("no vCPU is entered again", format!("vCPU {} is", next.run.vcpu))),
             None => Ok(()),
         },

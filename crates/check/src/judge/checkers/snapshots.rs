@@ -1,7 +1,7 @@
 //! TF: triple faults that are pending while a vCPU is saved or restored.
 
 use super::Checker;
-use crate::judge::transcript::{Crossing, Status};
+use crate::judge::transcript::Crossing;
 use crate::judge::view::{Finding, Judgement, View};
 use exeunt_abi::Arch;
 use exeunt_abi::kvm::caps::Cap;
@@ -70,7 +70,7 @@ fn carried_over(view: &View<'_>) -> Judgement {
         .any(|(machine, events, taken)| *machine == 1 && *taken && triple_fault(events) == Some(true));
     match (ran, given) {
         (true, true) => Ok(true),
-        (false, _) if view.status() == Status::Failure => Ok(true),
+        (false, _) if view.status().has_given_up() => Ok(true),
         _ => {
             let expected = "the target gets the pending triple fault, or is not run";
             Err(finding(

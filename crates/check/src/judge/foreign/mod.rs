@@ -1,0 +1,81 @@
+//! A foreign VMM before the judge: what it let cross the boundary, and what each rule says to that.
+
+mod slots;
+mod transcript;
+
+use super::bench::Trial;
+use super::checkers;
+use super::transcript::{End, Status};
+use super::view::{Finding, View};
+use crate::rules::Rule;
+use exeunt_interpose::record::Record;
+use exeunt_scenes::Situation;
+use transcript::Known;
+
+/// How a foreign VMM ended, as far as it matters to a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It ended with this status.
+    Exited(i32),
+    /// A signal that it did not send for got it.
+    Crashed,
+    /// It is alive, holds an exit and enters no vCPU.
+    Paused,
+    /// The guest was done, and the judge ended the VMM.
+    GuestDone,
+    /// It went on for longer, or entered more often, than any VMM needs to.
+    Hung,
+}
+
+/// A run of a foreign VMM in a scene.
+#[derive(Clone, Debug)]
+pub struct Played<'a> {
+    /// What it was put into, with the orders that it was given.
+    pub situation: &'a Situation,
+    /// What crossed the boundary.
+    pub records: &'a [Record],
+    /// How it ended.
+    pub ending: Ending,
+    /// What it said.
+    pub output: &'a str,
+    /// Pages of the certificate table that it was given.
+    pub certificate_pages: Option<u64>,
+}
+
+/// A run, ready to be judged by any rule.
+pub struct Case(Trial);
+
+impl std::fmt::Debug for Case {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Case").field(&self.0.situation.name).finish()
+    }
+}
+
+impl Case {
+    /// A run as the judge sees it.
+    #[must_use]
+    pub fn new(played: &Played<'_>) -> Self {
+        let status = match played.ending {
+            Ending::Exited(0) | Ending::GuestDone => Status::Success,
+            Ending::Exited(_) => Status::Failure,
+            Ending::Crashed => Status::Crashed,
+            Ending::Paused => Status::Stopped,
+            Ending::Hung => Status::Hung,
+        };
+        let end = End { status, text: played.output.into() };
+        let Played { situation, certificate_pages, .. } = *played;
+        Self(transcript::trial(played.records, Known { situation, end, certificate_pages }))
+    }
+
+    /// Whether a rule bit, or what it was broken by.
+    ///
+    /// # Errors
+    ///
+    /// What broke it.
+    pub fn judge(&self, rule: &Rule) -> Result<bool, Finding> {
+        if !rule.holds_for(self.0.situation.kernel.dialect) {
+            return Ok(false);
+        }
+        checkers::of(&rule.id).map_or(Ok(false), |checker| checker(&View::new(&self.0)))
+    }
+}
