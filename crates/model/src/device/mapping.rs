@@ -1,16 +1,17 @@
 //! `mmap` of descriptors, and the pages of a vCPU that process and kernel share.
 //!
-//! The model keeps its pages itself. A process whose pages lie elsewhere copies them in before `KVM_RUN` and out after it;
-//! the first 8 bytes are the process's own and are not copied out.
+//! The model keeps its pages itself. A process whose pages lie elsewhere has them copied in before `KVM_RUN` and out after
+//! it; the first 8 bytes are the process's own and are not copied out. [`Runner`] does it for pages that are mapped, and
+//! copies only what the two halves can have changed.
 
 use super::table::File;
 use super::vcpu::VcpuFile;
 use super::{Device, UserMemory};
 use crate::memory::GuestMemfd;
-use crate::vcpu::Vcpu;
+use crate::vcpu::{Kick, Vcpu};
 use exeunt_abi::kvm::ioctl as nr;
 use exeunt_abi::kvm::regs::SyncRegs;
-use exeunt_abi::kvm::run::{PORT_DATA_BYTES, RunPage};
+use exeunt_abi::kvm::run::{DIRECTION_IN, ExitReason, Io, PORT_DATA_BYTES, RunPage};
 use exeunt_abi::{Errno, PAGE_SIZE};
 use std::mem::size_of;
 use std::sync::Arc;
@@ -155,6 +156,119 @@ impl Device {
     }
 }
 
+/// Where the data of port I/O begins in a vCPU's mapping.
+const PORT_DATA_AT: usize = 4096;
+/// Where the registers that are shared begin in a vCPU's mapping.
+const SYNC_AT: usize = size_of::<RunPage>();
+
+/// The mapping of a vCPU, where a process has it.
+pub trait LivePages {
+    /// Copies bytes out, from an offset in bytes on. What is outside of the mapping leaves the buffer as it was.
+    fn load(&self, offset: usize, to: &mut [u8]);
+
+    /// Copies bytes in. What is outside of the mapping is dropped.
+    fn store(&self, offset: usize, from: &[u8]);
+}
+
+/// One `KVM_RUN`, as it came back.
+#[derive(Debug)]
+pub struct Ran {
+    /// What the ioctl returns.
+    pub result: Result<(), Errno>,
+    /// The run page as the kernel left it. Its first 8 bytes are as they were at the entry.
+    pub after: RunPage,
+    /// The kernel would sleep: nothing came, not even a signal, and the process is still inside of `KVM_RUN`.
+    pub is_blocked: bool,
+}
+
+/// The way to `KVM_RUN` of one vCPU for a process that has mapped its pages, without a look at the descriptor table.
+#[derive(Clone, Debug)]
+pub struct Runner {
+    file: Arc<VcpuFile>,
+}
+
+impl Device {
+    /// The way to `KVM_RUN` of a vCPU. It lives on when the descriptor is closed, and keeps the vCPU.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF` for a number that is not open, `ENODEV` for another file.
+    pub fn runner(&self, fd: i32) -> Result<Runner, Errno> {
+        Ok(Runner { file: self.vcpu_file(fd)? })
+    }
+}
+
+impl Runner {
+    /// `KVM_RUN` with 0 as its argument. `before` is the run page that the process hands in; the page that comes back
+    /// is not written to `pages`, the shared registers and the data of port I/O are, as far as they changed.
+    #[must_use]
+    pub fn run(&self, memory: &Arc<dyn UserMemory>, before: &RunPage, pages: &impl LivePages) -> Ran {
+        let mut vcpu = self.file.lock();
+        if !vcpu.vm.belongs_to(memory) || vcpu.vm.is_dead() {
+            return Ran { result: Err(Errno::EIO), after: before.clone(), is_blocked: false };
+        }
+        load_port_data(&mut vcpu, pages);
+        vcpu.page = before.clone();
+        load_sync(&mut vcpu, pages);
+        let result = vcpu.kvm_run();
+        store_port_data(&vcpu, result, pages);
+        if vcpu.sync.kvm_valid_regs | vcpu.sync.kvm_dirty_regs != 0 {
+            pages.store(SYNC_AT, vcpu.sync.as_bytes());
+        }
+        let is_blocked = result == Err(Errno::EINTR) && vcpu.is_blocked();
+        Ran { result, after: vcpu.page.clone(), is_blocked }
+    }
+
+    /// What makes another thread's `KVM_RUN` return.
+    #[must_use]
+    pub fn kick(&self) -> Kick {
+        self.file.kick()
+    }
+
+    /// The signals that are blocked during `KVM_RUN`, bit n - 1 for signal n, if the process chose other ones than those
+    /// of the thread.
+    #[must_use]
+    pub fn signal_mask(&self) -> Option<u64> {
+        self.file.lock().signal_mask
+    }
+}
+
+/// The process's answer to port I/O: the model looks at the data of a read only.
+fn load_port_data(vcpu: &mut Vcpu, pages: &impl LivePages) {
+    // The model's own page says what the last exit was, whatever the process made of its copy.
+    let Some(bytes) = port_bytes(&vcpu.page) else { return };
+    if vcpu.page.payload::<Io>().direction == DIRECTION_IN {
+        pages.load(PORT_DATA_AT, vcpu.port_data.get_mut(..bytes).unwrap_or_default());
+    }
+}
+
+fn store_port_data(vcpu: &Vcpu, result: Result<(), Errno>, pages: &impl LivePages) {
+    if let (Ok(()), Some(bytes)) = (result, port_bytes(&vcpu.page)) {
+        pages.store(PORT_DATA_AT, vcpu.port_data.get(..bytes).unwrap_or_default());
+    }
+}
+
+/// Bytes of port data that go with the exit in a page.
+fn port_bytes(page: &RunPage) -> Option<usize> {
+    if page.reason() != ExitReason::IO {
+        return None;
+    }
+    let io: Io = page.payload();
+    let bytes = u64::from(io.size).saturating_mul(u64::from(io.count));
+    Some(usize::try_from(bytes).unwrap_or(PORT_DATA_BYTES).min(PORT_DATA_BYTES))
+}
+
+/// The shared registers, if the process or the kernel marked any.
+fn load_sync(vcpu: &mut Vcpu, pages: &impl LivePages) {
+    let mut marks = [0u8; 16];
+    pages.load(SYNC_AT, &mut marks);
+    if marks != [0; 16] {
+        pages.load(SYNC_AT, vcpu.sync.as_mut_bytes());
+    } else if vcpu.sync.kvm_valid_regs | vcpu.sync.kvm_dirty_regs != 0 {
+        (vcpu.sync.kvm_valid_regs, vcpu.sync.kvm_dirty_regs) = (0, 0);
+    }
+}
+
 fn page_at(page: u64) -> Option<VcpuPage> {
     match page {
         0 => Some(VcpuPage::Run),
@@ -174,6 +288,9 @@ fn load(vcpu: &mut Vcpu, page: &[u8; 4096]) {
 }
 
 fn store(vcpu: &Vcpu, page: &mut [u8; 4096]) {
-    let parts = vcpu.page.as_bytes().iter().chain(vcpu.sync.as_bytes());
-    page.iter_mut().zip(parts).for_each(|(to, from)| *to = *from);
+    let (head, rest) = page.split_at_mut(size_of::<RunPage>());
+    head.copy_from_slice(vcpu.page.as_bytes());
+    if let Some(sync) = rest.get_mut(..size_of::<SyncRegs>()) {
+        sync.copy_from_slice(vcpu.sync.as_bytes());
+    }
 }

@@ -25,7 +25,7 @@ mod table;
 mod vcpu;
 mod vm;
 
-pub use mapping::{Mapping, RUN_BYTES, VcpuPage};
+pub use mapping::{LivePages, Mapping, RUN_BYTES, Ran, Runner, VcpuPage};
 pub use table::{Descriptors, OwnNumbers};
 
 use crate::guest::{Cpu, GuestFault};
