@@ -4,5 +4,10 @@
 
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
+pub mod dispatch;
+mod pages_unsafe;
 pub mod plan;
 pub mod record;
+pub mod ring;
+
+pub use pages_unsafe::{Shared, VCPU_BYTES, VcpuPages};

@@ -57,7 +57,7 @@ impl Shared {
     /// was.
     #[inline]
     pub fn load(&self, offset: usize, to: &mut [u8]) {
-        let words = if offset & 7 == 0 { self.words().get(offset / 8..) } else { None };
+        let words = if offset % 8 == 0 { self.words().get(offset / 8..) } else { None };
         let mut chunks = to.chunks_exact_mut(8);
         let mut done = offset;
         for (to, word) in chunks.by_ref().zip(words.unwrap_or_default()) {
@@ -74,7 +74,7 @@ impl Shared {
     /// Copies bytes in, whole words at once where they lie on their border. What is outside is dropped.
     #[inline]
     pub fn store(&self, offset: usize, from: &[u8]) {
-        let words = if offset & 7 == 0 { self.words().get(offset / 8..) } else { None };
+        let words = if offset % 8 == 0 { self.words().get(offset / 8..) } else { None };
         let mut done = offset;
         for (from, word) in from.chunks_exact(8).zip(words.unwrap_or_default()) {
             let mut bytes = [0; 8];

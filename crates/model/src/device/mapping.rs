@@ -9,6 +9,7 @@ use super::vcpu::VcpuFile;
 use super::{Device, UserMemory};
 use crate::memory::GuestMemfd;
 use crate::vcpu::{Kick, Vcpu};
+use crate::vm::Vm;
 use exeunt_abi::kvm::ioctl as nr;
 use exeunt_abi::kvm::regs::SyncRegs;
 use exeunt_abi::kvm::run::{DIRECTION_IN, ExitReason, Io, PORT_DATA_BYTES, RunPage};
@@ -177,7 +178,8 @@ pub struct Ran {
     pub result: Result<(), Errno>,
     /// The run page as the kernel left it. Its first 8 bytes are as they were at the entry.
     pub after: RunPage,
-    /// The kernel would sleep: nothing came, not even a signal, and the process is still inside of `KVM_RUN`.
+    /// The kernel would sleep or go on: nothing came for the process, not even a signal, and it is still inside of
+    /// `KVM_RUN`. It is to be called again.
     pub is_blocked: bool,
 }
 
@@ -215,7 +217,10 @@ impl Runner {
         if vcpu.sync.kvm_valid_regs | vcpu.sync.kvm_dirty_regs != 0 {
             pages.store(SYNC_AT, vcpu.sync.as_bytes());
         }
-        let is_blocked = result == Err(Errno::EINTR) && vcpu.is_blocked();
+        let [_, immediate_exit, ..] = before.user;
+        let is_signal = immediate_exit != 0 || vcpu.peer.immediate_exit();
+        let is_waiting = vcpu.slice == 0 || vcpu.is_blocked();
+        let is_blocked = result == Err(Errno::EINTR) && !is_signal && is_waiting;
         Ran { result, after: vcpu.page.clone(), is_blocked }
     }
 
@@ -223,6 +228,17 @@ impl Runner {
     #[must_use]
     pub fn kick(&self) -> Kick {
         self.file.kick()
+    }
+
+    /// The VM, for those who look at it from outside.
+    #[must_use]
+    pub fn vm(&self) -> Vm {
+        self.file.vm.clone()
+    }
+
+    /// Lets a function see and change the vCPU between two calls.
+    pub fn change<T>(&self, change: impl FnOnce(&mut Vcpu) -> T) -> T {
+        change(&mut self.file.lock())
     }
 
     /// The signals that are blocked during `KVM_RUN`, bit n - 1 for signal n, if the process chose other ones than those

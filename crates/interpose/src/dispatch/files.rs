@@ -1,0 +1,104 @@
+//! Descriptors, and which file each leads to.
+
+use super::run::Vcpu;
+use crate::record::File;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
+
+/// The descriptors of a process that lead to files of KVM.
+#[derive(Debug, Default)]
+pub(super) struct Files {
+    open: RwLock<BTreeMap<i32, Open>>,
+    next_vm: AtomicU32,
+    /// The next number of a `guest_memfd`, by VM.
+    next_gmem: Mutex<BTreeMap<u32, u32>>,
+    /// All vCPUs, open or not, as long as somebody has them.
+    vcpus: Mutex<Vec<Weak<Vcpu>>>,
+    /// A vCPU has runs that are still to be told of.
+    has_plain: AtomicBool,
+}
+
+#[derive(Clone, Debug)]
+struct Open {
+    file: File,
+    vcpu: Option<Arc<Vcpu>>,
+}
+
+impl Files {
+    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<i32, Open>> {
+        self.open.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<i32, Open>> {
+        self.open.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn file(&self, fd: i32) -> Option<File> {
+        self.read().get(&fd).map(|open| open.file)
+    }
+
+    pub(super) fn vcpu(&self, fd: i32) -> Option<Arc<Vcpu>> {
+        self.read().get(&fd)?.vcpu.clone()
+    }
+
+    pub(super) fn insert(&self, fd: i32, file: File, vcpu: Option<Arc<Vcpu>>) {
+        if let Some(vcpu) = &vcpu {
+            let mut vcpus = self.vcpus.lock().unwrap_or_else(PoisonError::into_inner);
+            vcpus.retain(|vcpu| vcpu.strong_count() != 0);
+            vcpus.push(Arc::downgrade(vcpu));
+        }
+        let before = self.write().insert(fd, Open { file, vcpu });
+        // What it held is dropped after the lock.
+        drop(before);
+    }
+
+    pub(super) fn remove(&self, fd: i32) -> bool {
+        let before = self.write().remove(&fd);
+        before.is_some()
+    }
+
+    /// Makes one number lead where another one leads. `false` if that leads nowhere.
+    pub(super) fn copy(&self, from: i32, to: i32) -> bool {
+        let mut open = self.write();
+        let Some(file) = open.get(&from).cloned() else { return false };
+        let before = open.insert(to, file);
+        drop(open);
+        drop(before);
+        true
+    }
+
+    pub(super) fn new_vm(&self) -> File {
+        File::Vm(self.next_vm.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub(super) fn new_gmem(&self, vm: u32) -> File {
+        let mut numbers = self.next_gmem.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = numbers.entry(vm).or_default();
+        let file = File::Gmem(vm, *next);
+        *next = next.saturating_add(1);
+        file
+    }
+
+    /// Counts a run that is told of later, with others.
+    #[inline]
+    pub(super) fn plain(&self, vcpu: &Vcpu) {
+        if vcpu.plain.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.has_plain.store(true, Ordering::Release);
+        }
+    }
+
+    /// Tells of the runs that were only counted.
+    pub(super) fn flush(&self, mut tell: impl FnMut(File, u64)) {
+        if !self.has_plain.swap(false, Ordering::Acquire) {
+            return;
+        }
+        let vcpus = self.vcpus.lock().unwrap_or_else(PoisonError::into_inner);
+        for vcpu in vcpus.iter().filter_map(Weak::upgrade) {
+            let count = vcpu.plain.swap(0, Ordering::Relaxed);
+            if count != 0 {
+                tell(File::Vcpu(vcpu.vm, vcpu.id), count);
+            }
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! `KVM_RUN`.
+
+use super::memory::Watch;
+use super::{Dispatcher, Outcome};
+use crate::pages_unsafe::VcpuPages;
+use crate::record::{Run, What};
+use exeunt_abi::Errno;
+use exeunt_abi::kvm::run::{ExitReason, RunPage};
+use exeunt_model::device::Runner;
+use exeunt_model::{Kick, UserMemory};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+
+/// A vCPU, as the calls on it need it.
+#[derive(Debug)]
+pub(super) struct Vcpu {
+    pub(super) vm: u32,
+    pub(super) id: u32,
+    pub(super) pages: VcpuPages,
+    /// The model's, if the model is the kernel.
+    pub(super) runner: Option<Runner>,
+    /// Runs that brought port I/O or MMIO, and that are still to be told of.
+    pub(super) plain: AtomicU64,
+    /// How many runs there were.
+    runs: AtomicU32,
+    /// The scene has been set for this vCPU.
+    is_prepared: OnceLock<()>,
+    /// Something is in `watch`.
+    pub(super) is_watched: AtomicBool,
+    pub(super) watch: Mutex<Option<Watch>>,
+}
+
+impl Vcpu {
+    pub(super) fn new(vm: u32, id: u32, pages: VcpuPages, runner: Option<Runner>) -> Self {
+        Self {
+            vm,
+            id,
+            pages,
+            runner,
+            plain: AtomicU64::new(0),
+            runs: AtomicU32::new(0),
+            is_prepared: OnceLock::new(),
+            is_watched: AtomicBool::new(false),
+            watch: Mutex::default(),
+        }
+    }
+
+    pub(super) fn kick(&self) -> Option<Kick> {
+        self.runner.as_ref().map(Runner::kick)
+    }
+}
+
+/// Exits that a VMM gets before it counts as hung.
+#[derive(Debug)]
+pub(super) struct Budget {
+    most: u32,
+    used: AtomicU32,
+    is_hung: AtomicBool,
+}
+
+impl Budget {
+    pub(super) const fn new(most: u32) -> Self {
+        Self { most, used: AtomicU32::new(0), is_hung: AtomicBool::new(false) }
+    }
+}
+
+/// Whether nobody judges an exit.
+#[inline]
+fn is_plain(result: Result<(), Errno>, after: &RunPage) -> bool {
+    result.is_ok() && matches!(after.reason(), ExitReason::IO | ExitReason::MMIO)
+}
+
+impl Dispatcher {
+    /// `KVM_RUN` under the model.
+    pub(super) fn scripted_run(&self, vcpu: &Vcpu, runner: &Runner, memory: &Arc<dyn UserMemory>) -> Outcome {
+        let Some(model) = &self.model else { return Outcome::NotOurs };
+        vcpu.is_prepared.get_or_init(|| model.prepare(vcpu.vm, runner));
+        self.tell_what_was_written(vcpu, memory);
+        if self.is_used_up() {
+            let ends = vcpu.pages.immediate_exit();
+            return if ends { Outcome::Done(Err(Errno::EINTR)) } else { Outcome::Blocked };
+        }
+        let before = vcpu.pages.run();
+        let ran = runner.run(memory, &before, &vcpu.pages);
+        if ran.is_blocked {
+            // The VMM is still inside of the call, and its page is as it was.
+            return Outcome::Blocked;
+        }
+        let (mut result, mut after) = (ran.result, ran.after);
+        let nth = vcpu.runs.fetch_add(1, Ordering::Relaxed);
+        if let Some(rewrite) = model.later() {
+            rewrite(nth, &mut result, &mut after);
+        }
+        if result == Err(Errno::EINTR) {
+            // A kick is for one call.
+            runner.kick().set(false);
+        }
+        vcpu.pages.set_run(&after);
+        self.ran(vcpu, before, result, &after, memory);
+        if model.is_newly_over() {
+            self.put(What::SceneOver);
+        }
+        Outcome::Done(result.map(|()| 0))
+    }
+
+    /// A `KVM_RUN` came back, with the page as it is now.
+    #[inline]
+    pub(super) fn ran(
+        &self,
+        vcpu: &Vcpu,
+        before: RunPage,
+        result: Result<(), Errno>,
+        after: &RunPage,
+        memory: &Arc<dyn UserMemory>,
+    ) {
+        if is_plain(result, after) {
+            self.files.plain(vcpu);
+        } else {
+            self.tell_of_run(vcpu, before, result, after, memory);
+        }
+    }
+
+    fn tell_of_run(
+        &self,
+        vcpu: &Vcpu,
+        before: RunPage,
+        result: Result<(), Errno>,
+        after: &RunPage,
+        memory: &Arc<dyn UserMemory>,
+    ) {
+        if !matches!(result, Err(Errno::EINTR | Errno::EAGAIN)) {
+            self.budget.used.fetch_add(1, Ordering::Relaxed);
+        }
+        self.watch(vcpu, result, after, memory);
+        let [_, immediate_exit, ..] = before.user;
+        let after = after.clone();
+        self.put(What::Run(Box::new(Run {
+            vm: vcpu.vm,
+            vcpu: vcpu.id,
+            immediate: immediate_exit != 0,
+            injected: false,
+            before,
+            result,
+            after,
+        })));
+    }
+
+    /// Whether the VMM entered too often. Said once.
+    fn is_used_up(&self) -> bool {
+        if self.budget.used.load(Ordering::Relaxed) < self.budget.most {
+            return false;
+        }
+        // What comes after the end of the scene is no sign of anything.
+        let is_over = self.model.as_ref().is_some_and(super::Model::is_over);
+        if !is_over && !self.budget.is_hung.swap(true, Ordering::Relaxed) {
+            self.put(What::Hung);
+        }
+        true
+    }
+}

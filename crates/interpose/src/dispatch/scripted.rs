@@ -1,0 +1,256 @@
+//! The model as `/dev/kvm` and `/dev/sev`.
+
+use super::run::Vcpu;
+use super::{DispatchError, Dispatcher, Outcome, Process, argument};
+use crate::plan::Plan;
+use crate::record::{File, What};
+use exeunt_abi::kvm::caps::Cap;
+use exeunt_abi::kvm::ioctl::{self as nr, Ioctl, KVMIO, SEV_IOC_TYPE};
+use exeunt_abi::kvm::vm_type::VmType;
+use exeunt_abi::{Arch, Errno, Kernel};
+use exeunt_model::device::{Descriptors, Device, Path, Program, Runner};
+use exeunt_model::{Host, UserMemory};
+use exeunt_scenes::{Rewrite, Situation, situations};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The model, with a scene in it.
+pub(super) struct Model {
+    device: Device,
+    numbers: Arc<Numbers>,
+    situation: Option<Situation>,
+    actors: Arc<Actors>,
+    /// The VMs whose scene was set.
+    prepared: Mutex<BTreeSet<u32>>,
+}
+
+impl fmt::Debug for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Model").field("device", &self.device).finish_non_exhaustive()
+    }
+}
+
+/// The programs of the scene.
+#[derive(Debug, Default)]
+struct Actors {
+    begun: AtomicU32,
+    ended: AtomicU32,
+    is_told: AtomicBool,
+}
+
+/// Descriptor numbers that are the VMM's.
+#[derive(Debug)]
+struct Numbers {
+    process: Arc<dyn Process>,
+    /// What the VMM's own calls do to numbers, of which the process is not to be asked.
+    by_vmm: Mutex<ByVmm>,
+}
+
+#[derive(Debug, Default)]
+struct ByVmm {
+    /// It made this one.
+    made: Option<i32>,
+    /// It closes this one.
+    closes: Option<i32>,
+}
+
+impl Numbers {
+    fn by_vmm<T>(&self, change: impl FnOnce(&mut ByVmm) -> T) -> T {
+        change(&mut self.by_vmm.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Descriptors for Numbers {
+    fn take(&self) -> Result<i32, Errno> {
+        match self.by_vmm(|by_vmm| by_vmm.made.take()) {
+            Some(fd) => Ok(fd),
+            None => self.process.take(),
+        }
+    }
+
+    fn give_back(&self, fd: i32) {
+        if self.by_vmm(|by_vmm| by_vmm.closes.take_if(|closes| *closes == fd)).is_none() {
+            self.process.give_back(fd);
+        }
+    }
+
+    fn event_file(&self, fd: i32) -> Result<(), Errno> {
+        self.process.event_file(fd)
+    }
+}
+
+impl Model {
+    pub(super) fn new(plan: &Plan, process: &Arc<dyn Process>) -> Result<Self, DispatchError> {
+        let situation = match &plan.scene {
+            Some(name) => {
+                Some(situations::find(name).ok_or_else(|| DispatchError::NoScene { name: name.clone() })?)
+            }
+            None => None,
+        };
+        let mut kernel = situation.as_ref().map_or_else(Kernel::default, |situation| situation.kernel);
+        if kernel.arch != Arch::X86 {
+            return Err(DispatchError::OtherArch { name: plan.scene.clone().unwrap_or_default() });
+        }
+        kernel.dialect = plan.dialect.unwrap_or(kernel.dialect);
+        let is_td = situation.as_ref().is_some_and(|situation| situation.vm_type == VmType::Tdx);
+        let host = if is_td { Host::INTEL } else { Host::AMD };
+        let numbers = Arc::new(Numbers { process: Arc::clone(process), by_vmm: Mutex::default() });
+        let device = Device::with_descriptors(kernel, host, Arc::<Numbers>::clone(&numbers));
+        let actors = Arc::new(Actors::default());
+        if let Some(Situation { guest, vcpus, .. }) = situation {
+            let actors = Arc::clone(&actors);
+            device.set_guest(move |id, cpu| {
+                if id < u64::from(vcpus) {
+                    Actors::play(&actors, guest(cpu))
+                } else {
+                    Box::pin(async { Ok(()) })
+                }
+            });
+        }
+        Ok(Self { device, numbers, situation, actors, prepared: Mutex::default() })
+    }
+
+    pub(super) fn open(&self, file: File, is_writable: bool) -> Result<i32, Errno> {
+        if file == File::Sev { self.device.open_sev(is_writable) } else { self.device.open(Path::Kvm) }
+    }
+
+    /// The VMM closes a number.
+    pub(super) fn forget(&self, fd: i32) {
+        self.numbers.by_vmm(|by_vmm| by_vmm.closes = Some(fd));
+        // A number that the model does not know was never open.
+        let _ = self.device.close(fd);
+        self.numbers.by_vmm(|by_vmm| by_vmm.closes = None);
+    }
+
+    /// The VMM made a number that leads where another one leads.
+    pub(super) fn duplicate(&self, from: i32, to: i32) {
+        self.numbers.by_vmm(|by_vmm| by_vmm.made = Some(to));
+        // What is not open has no copy.
+        let _ = self.device.dup(from);
+        self.numbers.by_vmm(|by_vmm| by_vmm.made = None);
+    }
+
+    pub(super) fn fallocate(&self, fd: i32, mode: u32, offset: i64, bytes: i64) -> Result<(), Errno> {
+        self.device.fallocate(fd, mode, offset, bytes)
+    }
+
+    /// The guest is about to begin: what the scene does to its VM and its first vCPU is done now.
+    pub(super) fn prepare(&self, vm: u32, runner: &Runner) {
+        let Some(situation) = &self.situation else { return };
+        let is_first = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).insert(vm);
+        if !is_first || vm != 0 {
+            return;
+        }
+        if let Some(prepare) = situation.prepare {
+            prepare(&runner.vm());
+        }
+        if let Some(prepare) = situation.prepare_vcpu {
+            runner.change(prepare);
+        }
+    }
+
+    pub(super) fn later(&self) -> Option<Rewrite> {
+        self.situation.as_ref()?.later
+    }
+
+    /// Every program that began has ended.
+    pub(super) fn is_over(&self) -> bool {
+        let ended = self.actors.ended.load(Ordering::Relaxed);
+        ended != 0 && ended >= self.actors.begun.load(Ordering::Relaxed)
+    }
+
+    /// The same, once.
+    #[inline]
+    pub(super) fn is_newly_over(&self) -> bool {
+        self.is_over() && !self.actors.is_told.swap(true, Ordering::Relaxed)
+    }
+
+    fn call(&self, fd: i32, request: Ioctl, arg: u64, memory: &Arc<dyn UserMemory>) -> Result<u32, Errno> {
+        let later = self.situation.as_ref().map_or(0, |situation| situation.later_hypercalls);
+        let result = self.device.ioctl(fd, request.0, arg, memory)?;
+        let asks = request == nr::KVM_CHECK_EXTENSION && arg == u64::from(Cap::EXIT_HYPERCALL.0);
+        Ok(if asks { result | u32::try_from(later).unwrap_or(0) } else { result })
+    }
+}
+
+impl Actors {
+    fn play(actors: &Arc<Self>, program: Program) -> Program {
+        let actors = Arc::clone(actors);
+        actors.begun.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async move {
+            let result = program.await;
+            actors.ended.fetch_add(1, Ordering::Relaxed);
+            result
+        })
+    }
+}
+
+impl Dispatcher {
+    pub(super) fn scripted_ioctl(
+        &self,
+        model: &Model,
+        fd: i32,
+        request: u32,
+        arg: u64,
+        memory: &Arc<dyn UserMemory>,
+    ) -> Outcome {
+        if request == nr::KVM_RUN.0 && arg == 0 {
+            if let Some(vcpu) = self.files.vcpu(fd) {
+                if let Some(runner) = &vcpu.runner {
+                    return self.scripted_run(&vcpu, runner, memory);
+                }
+            }
+        }
+        let Some(on) = self.files.file(fd) else { return Outcome::NotOurs };
+        // No VMM asks KVM for what is not KVM's, so the number may have been given to another file unseen.
+        let is_kvms = matches!(Ioctl(request).parts().kind, KVMIO | SEV_IOC_TYPE);
+        if !is_kvms && !self.process.is_same(fd) {
+            self.close(fd);
+            return Outcome::NotOurs;
+        }
+        let before = argument::bytes(memory.as_ref(), request, arg);
+        let result = model.call(fd, Ioctl(request), arg, memory);
+        let (after, made) = self.behind(on, request, arg, result, memory);
+        self.put(What::Ioctl { on, request, arg, before, after, result, made });
+        Outcome::Done(result)
+    }
+
+    /// Remembers the file that a call made.
+    pub(super) fn adopt(&self, on: File, request: Ioctl, arg: u64, value: u32, after: &[u8]) -> Option<File> {
+        let in_struct = || argument::half_at(after, 4).and_then(|fd| i32::try_from(fd).ok());
+        let fd = i32::try_from(value).ok();
+        let (fd, file) = match (on, request) {
+            (File::System, nr::KVM_CREATE_VM) => (fd?, self.files.new_vm()),
+            (File::Vm(vm), nr::KVM_CREATE_VCPU) => {
+                let (fd, id) = (fd?, u32::try_from(arg).ok()?);
+                return Some(self.adopt_vcpu(vm, id, fd));
+            }
+            (File::Vm(vm), nr::KVM_CREATE_GUEST_MEMFD) => (fd?, self.files.new_gmem(vm)),
+            // Asked with a flag, whether there are such devices.
+            (File::Vm(_), nr::KVM_CREATE_DEVICE) if argument::half_at(after, 8)? & 1 != 0 => return None,
+            (File::Vm(vm), nr::KVM_CREATE_DEVICE) => (in_struct()?, File::Device(vm)),
+            (File::Vm(vm) | File::Vcpu(vm, _), nr::KVM_GET_STATS_FD) => (fd?, File::Device(vm)),
+            _ => return None,
+        };
+        self.files.insert(fd, file, None);
+        Some(file)
+    }
+
+    fn adopt_vcpu(&self, vm: u32, id: u32, fd: i32) -> File {
+        let file = File::Vcpu(vm, id);
+        let vcpu = match self.process.pages(fd) {
+            Ok(pages) => {
+                let runner = self.model.as_ref().and_then(|model| model.device.runner(fd).ok());
+                Some(Arc::new(Vcpu::new(vm, id, pages, runner)))
+            }
+            Err(errno) => {
+                self.trouble(&format!("the pages of vCPU {id} cannot be mapped: {errno}"));
+                None
+            }
+        };
+        self.files.insert(fd, file, vcpu);
+        file
+    }
+}
