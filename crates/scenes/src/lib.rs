@@ -5,6 +5,7 @@
 //! model for `/dev/kvm`.
 #![forbid(unsafe_code)]
 
+mod conversions;
 pub mod programs;
 mod situation;
 pub mod situations;

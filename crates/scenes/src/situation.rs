@@ -135,6 +135,21 @@ impl Situation {
         }
     }
 
+    /// Whether the scenario is the same in a VM of another type: its guest asks for conversions by hypercall, which a
+    /// guest with a GHCB makes through that.
+    #[must_use]
+    pub fn plays_in(&self, vm_type: VmType) -> bool {
+        self.vm_type == vm_type || self.vm_type == VmType::SwProtected && vm_type == VmType::Snp
+    }
+
+    /// What only a judge in the process of the VMM half can do is not a part of it.
+    #[must_use]
+    pub fn plays_outside(&self) -> bool {
+        let alone = self.told.is_none() && self.target.is_none() && self.raced.is_none();
+        let plain = self.prepare_vcpu.is_none() && self.busy_locks == 0 && self.orders.task == Task::Run;
+        alone && plain && !self.orders.is_32_bit && self.kernel.arch == Arch::X86
+    }
+
     /// On another kernel.
     #[must_use]
     pub const fn on(mut self, dialect: Dialect, arch: Arch) -> Self {

@@ -3,6 +3,7 @@ use super::*;
 use crate::rules;
 use exeunt_abi::ghci::Status;
 use exeunt_abi::kvm::run::{ExitReason, TdxGetQuote};
+use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_scenes::{Situation, situations};
 use std::collections::BTreeSet;
 
@@ -159,4 +160,24 @@ fn a_number_is_found_in_a_text_in_either_notation_and_only_as_a_word() {
     ] {
         assert_eq!(view::names_number(text, number), expected, "{text} {number}");
     }
+}
+
+#[test]
+fn scenarios_that_play_in_an_snp_vm_too_bite_there_as_well() {
+    let mut wrong = Vec::new();
+    for situation in
+        situations::all().into_iter().filter(|situation| situation.vm_type == VmType::SwProtected)
+    {
+        assert!(situation.plays_in(VmType::Snp), "{}", situation.name);
+        let situation = Situation { vm_type: VmType::Snp, ..situation };
+        let trial = bench::run(&situation, Twist::default, 0).unwrap();
+        let view = view::View::new(&trial);
+        for rule in rules::all().filter(|rule| rule.scenarios.iter().any(|name| name == situation.name)) {
+            let judgement = checkers::of(&rule.id).unwrap()(&view);
+            if judgement != Ok(true) {
+                wrong.push(format!("{} in {}: {judgement:?}", rule.id, situation.name));
+            }
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new());
 }

@@ -1,8 +1,9 @@
 //! Guests that change the state of their pages.
 
+use crate::conversions::{Converter, touch};
 use crate::situation::{Orders, Part, Rewrite, Situation, Task};
 use exeunt_abi::ghcb::psc::{Entry, operation};
-use exeunt_abi::kvm::run::{ExitReason, Hypercall, MAP_GPA_RANGE};
+use exeunt_abi::kvm::run::{ExitReason, Hypercall};
 use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::{Arch, Dialect, Errno, Gfn, Gpa};
 use exeunt_model::guest::snp::{Ghcb, page_at};
@@ -78,26 +79,24 @@ fn fail_changes(vm: &Vm) {
     vm.set_fault_plan(plan);
 }
 
-async fn map_gpa_range(cpu: &Cpu, gpa: u64, pages: u64, attributes: u64) -> Result<u64, GuestFault> {
-    cpu.vmmcall(MAP_GPA_RANGE, [gpa, pages, attributes, 0]).await
-}
-
 /// 2 MiB to private and back with the hint for large pages, 3 pages with it, and a bit that is reserved.
 async fn with_hints(cpu: Cpu) -> Result<(), GuestFault> {
+    let mut converter = Converter::default();
     for (gpa, pages, attributes) in
         [(0x20_0000, 512, 0x11), (0x20_0000, 512, 0x01), (0x40_1000, 3, 0x11), (0x40_1000, 1, 0x30)]
     {
-        map_gpa_range(&cpu, gpa, pages, attributes).await?;
+        converter.map_gpa_range(&cpu, gpa, pages, attributes).await?;
     }
     Ok(())
 }
 
 /// The last page to private; then ranges that end one page behind it, that wrap in bytes, and that are larger than all memory.
 async fn too_long(cpu: Cpu) -> Result<(), GuestFault> {
-    map_gpa_range(&cpu, 0xff_f000, 1, 0x10).await?;
+    let mut converter = Converter::default();
+    converter.map_gpa_range(&cpu, 0xff_f000, 1, 0x10).await?;
     for (gpa, pages) in [(0xff_f000, 2), (0x1000, 1 << 52), (0, 1 << 51)] {
         for attributes in [0x10, 0] {
-            map_gpa_range(&cpu, gpa, pages, attributes).await?;
+            converter.map_gpa_range(&cpu, gpa, pages, attributes).await?;
         }
     }
     Ok(())
@@ -105,42 +104,47 @@ async fn too_long(cpu: Cpu) -> Result<(), GuestFault> {
 
 /// Private, used, shared, used, private.
 async fn there_and_back(cpu: Cpu) -> Result<(), GuestFault> {
+    let mut converter = Converter::default();
     let page = Gpa(0x4000);
     for (attributes, access) in [(0x10, Access::Private), (0, Access::Shared), (0x10, Access::Private)] {
-        map_gpa_range(&cpu, page.0, 2, attributes).await?;
-        cpu.write(page, b"used", access).await?;
+        converter.map_gpa_range(&cpu, page.0, 2, attributes).await?;
+        touch(&cpu, page, b"used", access).await?;
     }
     Ok(())
 }
 
 /// Private at the end of one slot and at the start of the next, then all of both shared, with what lies around.
 async fn over_slots(cpu: Cpu) -> Result<(), GuestFault> {
+    let mut converter = Converter::default();
     for (gpa, pages, attributes) in
         [(0x3f_0000, 0x10, 0x10), (0x60_0000, 0x10, 0x10), (0x3f_0000, 0x4e0, 0), (0x3f_0000, 0x220, 0x10)]
     {
-        map_gpa_range(&cpu, gpa, pages, attributes).await?;
+        converter.map_gpa_range(&cpu, gpa, pages, attributes).await?;
     }
     Ok(())
 }
 
 /// To shared, where a device is.
 async fn without_memory(cpu: Cpu) -> Result<(), GuestFault> {
-    map_gpa_range(&cpu, 0xfe00_0000, 4, 0).await.map(|_| ())
+    let mut converter = Converter::default();
+    converter.map_gpa_range(&cpu, 0xfe00_0000, 4, 0).await.map(|_| ())
 }
 
 /// The same conversion twice, in both directions.
 async fn repeated(cpu: Cpu) -> Result<(), GuestFault> {
+    let mut converter = Converter::default();
     for attributes in [0x10, 0x10, 0, 0] {
-        map_gpa_range(&cpu, 0x4000, 4, attributes).await?;
+        converter.map_gpa_range(&cpu, 0x4000, 4, attributes).await?;
     }
     Ok(())
 }
 
 /// Ranges that overlap those of the other vCPU, in the other direction.
 async fn overlapping(cpu: Cpu) -> Result<(), GuestFault> {
+    let mut converter = Converter::default();
     let (gpa, attributes) = if cpu.id() == 0 { (0x4000, [0x10, 0]) } else { (0x6000, [0, 0x10]) };
     for turn in 0..6 {
-        map_gpa_range(&cpu, gpa, 4, attributes[turn % 2]).await?;
+        converter.map_gpa_range(&cpu, gpa, 4, attributes[turn % 2]).await?;
     }
     Ok(())
 }

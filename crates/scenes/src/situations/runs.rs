@@ -1,8 +1,9 @@
 //! `KVM_RUN` itself, and what a VMM knows of the kernel it runs on.
 
+use crate::conversions::{Converter, touch};
 use crate::programs::{plain, termination};
 use crate::situation::{Rewrite, Situation};
-use exeunt_abi::kvm::run::{ExitReason, Hypercall, MAP_GPA_RANGE};
+use exeunt_abi::kvm::run::{ExitReason, Hypercall};
 use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::{Arch, Dialect, Gpa};
 use exeunt_model::guest::{Access, Cpu, GuestFault};
@@ -77,9 +78,10 @@ fn start_the_second(vm: &Vm) {
 
 /// Makes a page private and shared again, and uses it between.
 async fn convert_and_touch(cpu: Cpu) -> Result<(), GuestFault> {
+    let mut converter = Converter::default();
     for (attributes, access) in [(0x10, Access::Private), (0, Access::Shared)] {
-        cpu.vmmcall(MAP_GPA_RANGE, [0x4000, 1, attributes, 0]).await?;
-        cpu.write(Gpa(0x4000), b"used", access).await?;
+        converter.map_gpa_range(&cpu, 0x4000, 1, attributes).await?;
+        touch(&cpu, Gpa(0x4000), b"used", access).await?;
         cpu.read(Gpa(0x4000), 4, access).await?;
     }
     Ok(())
