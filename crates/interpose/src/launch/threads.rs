@@ -1,0 +1,58 @@
+//! What the threads of a VMM are doing, as `/proc` shows it.
+
+use exeunt_abi::kvm::ioctl::KVM_RUN;
+use std::fs;
+use std::path::Path;
+
+/// A thread of the process is in `KVM_RUN` or busy. Where `/proc` says nothing, so does this.
+pub(super) fn is_inside(pid: i32) -> bool {
+    let tasks = fs::read_dir(Path::new("/proc").join(pid.to_string()).join("task"));
+    tasks.into_iter().flatten().flatten().any(|task| {
+        let Ok(line) = fs::read_to_string(task.path().join("syscall")) else { return false };
+        is_running_vcpu(&line)
+    })
+}
+
+/// A line of `/proc/*/syscall`: the number of the call and its arguments in hex, or `running`.
+///
+/// Source: Linux v6.12 `fs/proc/base.c`, `proc_pid_syscall`.
+fn is_running_vcpu(line: &str) -> bool {
+    let mut words = line.split_whitespace();
+    let argument = |word: Option<&str>| u64::from_str_radix(word?.strip_prefix("0x")?, 16).ok();
+    match words.next() {
+        Some("running") => true,
+        Some(number) if number.parse() == Ok(libc::SYS_ioctl) => {
+            let _descriptor = words.next();
+            // The kernel takes the lower half of the request.
+            argument(words.next()).is_some_and(|request| request & 0xffff_ffff == u64::from(KVM_RUN.0))
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kvm_run_and_a_busy_thread_are_told_from_all_else() {
+        let cases = [
+            ("16 0xb 0xae80 0x0 0x0 0x0 0x0 0x7ffc 0x7f11", true),
+            ("16 0xb 0xffffffff0000ae80 0x0 0x0 0x0 0x0 0x7ffc 0x7f11", true),
+            ("running\n", true),
+            ("16 0xb 0xae41 0x0 0x0 0x0 0x0 0x7ffc 0x7f11", false),
+            ("202 0x7f 0xae80 0x0 0x0 0x0 0x0 0x7ffc 0x7f11", false),
+            ("-1 0x7ffc 0x7f11", false),
+            ("16 0xb", false),
+            ("", false),
+        ];
+        for (line, expected) in cases {
+            assert_eq!(is_running_vcpu(line), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_process_that_is_gone_is_not_inside() {
+        assert!(!is_inside(i32::MAX));
+    }
+}
