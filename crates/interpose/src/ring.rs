@@ -20,6 +20,8 @@ const MAGIC: u64 = 0x6578_6575_6e74_0001;
 const TAKEN: usize = 1;
 /// Word 2: [`FULL`] and [`HUNG`].
 const FLAGS: usize = 2;
+/// Word 3: how often `KVM_RUN` was called, or waited on.
+const ENTRIES: usize = 3;
 /// The first word of the log.
 const LOG: usize = 8;
 
@@ -71,6 +73,15 @@ impl Writer {
     /// Marks that a VMM is not let in any more, which is seen even if the log is full.
     pub fn set_hung(&self) {
         self.set(HUNG);
+    }
+
+    /// Counts a call of `KVM_RUN`, and each time that it waited for a moment, so that a reader sees a VMM live that makes
+    /// no records.
+    #[inline]
+    pub fn enter(&self) {
+        if let Some(entries) = self.0.words().get(ENTRIES) {
+            entries.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     fn set(&self, flag: u64) {
@@ -151,6 +162,12 @@ impl Reader {
         self.flags() & HUNG != 0
     }
 
+    /// How often `KVM_RUN` was called or waited.
+    #[must_use]
+    pub fn entries(&self) -> u64 {
+        self.word(ENTRIES)
+    }
+
     /// The log holds what nobody who keeps to its form writes, or a record that nobody finished.
     #[must_use]
     pub const fn is_torn(&self) -> bool {
@@ -168,7 +185,11 @@ impl Reader {
     }
 
     fn flags(&self) -> u64 {
-        self.shared.words().get(FLAGS).map_or(0, |flags| flags.load(Ordering::Relaxed))
+        self.word(FLAGS)
+    }
+
+    fn word(&self, word: usize) -> u64 {
+        self.shared.words().get(word).map_or(0, |word| word.load(Ordering::Relaxed))
     }
 
     fn take(&mut self, is_over: bool) -> Option<Record> {

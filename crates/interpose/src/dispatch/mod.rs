@@ -34,6 +34,9 @@ use thiserror::Error;
 pub trait Sink: fmt::Debug + Send + Sync {
     /// Takes a record. It waits for nobody.
     fn put(&self, record: Record);
+
+    /// `KVM_RUN` was called, or waited for a moment.
+    fn enter(&self) {}
 }
 
 impl Sink for Writer {
@@ -42,6 +45,11 @@ impl Sink for Writer {
             self.set_hung();
         }
         Self::put(self, &record);
+    }
+
+    #[inline]
+    fn enter(&self) {
+        Self::enter(self);
     }
 }
 

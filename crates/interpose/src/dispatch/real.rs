@@ -58,6 +58,7 @@ impl Dispatcher {
 
     fn before_run(&self, vcpu: Arc<Vcpu>, arg: u64, memory: &Arc<dyn UserMemory>) -> Before {
         let on = File::Vcpu(vcpu.vm, vcpu.id);
+        self.sink.enter();
         self.tell_what_was_written(&vcpu, memory);
         if let Some(overlay) = &self.overlay {
             if let Some(result) = overlay.run(on, &vcpu.pages, memory, &|what| self.put(what)) {

@@ -74,6 +74,7 @@ impl Dispatcher {
     /// `KVM_RUN` under the model.
     pub(super) fn scripted_run(&self, vcpu: &Vcpu, runner: &Runner, memory: &Arc<dyn UserMemory>) -> Outcome {
         let Some(model) = &self.model else { return Outcome::NotOurs };
+        self.sink.enter();
         vcpu.is_prepared.get_or_init(|| model.prepare(vcpu.vm, runner));
         self.tell_what_was_written(vcpu, memory);
         if self.is_used_up() {

@@ -154,9 +154,7 @@ impl Run {
             vmm: vmm.and_then(|pid| self.family.status_of(pid)),
             gone: self.family.is_gone(),
         };
-        let reader = &self.reader;
-        let inside = || reader.is_inside() || vmm.is_some_and(threads::is_inside);
-        self.watch.decide(sample, inside)
+        self.watch.decide(sample, || vmm.is_some_and(threads::is_inside))
     }
 
     /// Waits for output, for the end of a process, or for the next look at the log.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sample {
     pub(super) now: Instant,
-    /// Entries into vCPUs so far.
+    /// Calls of `KVM_RUN` so far, and moments that one waited.
     pub(super) entries: u64,
     /// The interposer lets nobody in any more.
     pub(super) hung: bool,
@@ -27,6 +27,7 @@ pub(super) struct Watch {
     start: Instant,
     timeout: Duration,
     settle: Duration,
+    last_record: Instant,
     last_activity: Instant,
     entries: u64,
     exits: u64,
@@ -45,6 +46,7 @@ impl Watch {
             start,
             timeout,
             settle,
+            last_record: start,
             last_activity: start,
             entries: 0,
             exits: 0,
@@ -67,7 +69,7 @@ impl Watch {
 
     /// A record has come.
     pub(super) fn see(&mut self, record: &Record, now: Instant) {
-        self.last_activity = now;
+        (self.last_record, self.last_activity) = (now, now);
         match &record.what {
             What::Opened { file: File::System, result: Ok(_) } => self.vmm = i32::try_from(record.pid).ok(),
             What::Run(_) => self.exits = self.exits.saturating_add(1),
@@ -95,12 +97,12 @@ impl Watch {
         if let Some(ended) = self.left_behind(sample) {
             return Some(ended);
         }
-        let quiet = now.saturating_duration_since(self.last_activity) >= self.settle;
-        if quiet && self.scene_over {
+        let is_quiet = |since: Instant| now.saturating_duration_since(since) >= self.settle;
+        // A guest that halted at its end waits in its vCPU for ever, and counts.
+        if self.scene_over && is_quiet(self.last_record) {
             return Some(Ended::GuestDone);
         }
-        let has_run = self.exits > 0 || self.entries > 0;
-        if quiet && has_run && !inside() {
+        if (self.exits > 0 || self.entries > 0) && is_quiet(self.last_activity) && !inside() {
             return Some(Ended::Paused);
         }
         (now.saturating_duration_since(self.start) >= self.timeout).then_some(Ended::TimedOut)

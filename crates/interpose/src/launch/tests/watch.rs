@@ -103,6 +103,16 @@ fn after_the_scene_the_vmm_has_the_settle_time_to_end_or_to_enter_again() {
 }
 
 #[test]
+fn a_guest_that_waits_for_ever_after_the_scene_does_not_keep_the_run() {
+    let mut seen = Seen::new();
+    seen.see(0, What::SceneOver);
+    seen.entries += 1;
+    assert_eq!(seen.decide(299, true), None);
+    seen.entries += 1;
+    assert_eq!(seen.decide(300, true), Some(Ended::GuestDone));
+}
+
+#[test]
 fn an_end_counts_more_than_all_that_was_seen_before() {
     for (status, ended) in [(Status::Exited(3), Ended::Exited(3)), (Status::Killed(9), Ended::Killed(9))] {
         let mut seen = Seen::new();
