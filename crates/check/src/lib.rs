@@ -11,6 +11,7 @@ pub mod foreign;
 pub mod judge;
 pub mod judgement;
 pub mod known;
+pub mod profile;
 mod readers;
 pub mod report;
 pub mod rules;

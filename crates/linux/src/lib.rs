@@ -12,6 +12,7 @@
 
 mod attributes;
 mod backings;
+mod cpuid_unsafe;
 mod dialect;
 mod effects;
 mod error;
@@ -39,6 +40,7 @@ mod vcpu;
 mod vm;
 
 pub use backings::Backings;
+pub use cpuid_unsafe::host_c_bit;
 pub use effects::Effects;
 pub use error::{KvmError, MemoryFlaw};
 pub use guest::{FlatGuest, Mode};

@@ -2,6 +2,7 @@
 
 use crate::judge::Judged;
 use crate::judgement::Shard;
+use crate::profile::ProfileError;
 use exeunt_abi::Dialect;
 use std::ffi::OsString;
 use std::fmt;
@@ -9,6 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use thiserror::Error;
+
+pub use crate::profile::Profile;
 
 /// Who is judged.
 #[derive(Clone, Debug, Default)]
@@ -19,34 +22,6 @@ pub struct Subject {
     pub profile: Option<Profile>,
     /// How a kernel half is put in front of it; by looking at the program if not given.
     pub via: Option<Via>,
-}
-
-/// How a VMM is started with a tiny guest.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Profile {
-    /// Its name, or the path of its file.
-    pub name: String,
-    /// What it starts.
-    pub title: String,
-    /// The release of the VMM that it was seen working with.
-    pub tested: Option<String>,
-}
-
-impl Profile {
-    /// Those that come with this program.
-    #[must_use]
-    pub fn shipped() -> Vec<Self> {
-        Vec::new()
-    }
-
-    /// One that comes with this program, by its name, or any, by the path of its file.
-    ///
-    /// # Errors
-    ///
-    /// There is none, or it makes no sense.
-    pub fn load(name: &str) -> Result<Self, ForeignError> {
-        Err(ForeignError::UnknownProfile { name: name.into() })
-    }
 }
 
 /// How a kernel half is put in front of a VMM.
@@ -156,12 +131,9 @@ pub enum ForeignError {
     /// This build cannot.
     #[error("a foreign VMM cannot be judged by this build")]
     Unsupported,
-    /// No profile is called so.
-    #[error("no profile is named '{name}', and no file either; `exeunt check --profiles` lists all")]
-    UnknownProfile {
-        /// The name.
-        name: String,
-    },
+    /// There is no profile, or no command of it.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
 }
 
 /// What [`judge`] would run.

@@ -14,15 +14,24 @@ pub struct ImageFile {
 }
 
 impl ImageFile {
-    /// Makes the file. Nobody can write to it afterwards.
+    /// Makes the file of an image. Nobody can write to it afterwards.
     ///
     /// # Errors
     ///
     /// The kernel gives no memory or no descriptor.
     pub fn make(kind: ImageKind, options: ImageOptions) -> io::Result<Self> {
-        let name = format!("exeunt-{kind}");
+        Self::with_bytes(kind.name(), &kind.build(options))
+    }
+
+    /// Makes a file of any bytes that a VMM is to read: what configures it, for one.
+    ///
+    /// # Errors
+    ///
+    /// The kernel gives no memory or no descriptor, or the name is too long.
+    pub fn with_bytes(name: &str, bytes: &[u8]) -> io::Result<Self> {
+        let name = format!("exeunt-{name}");
         let mut file = File::from(memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
-        file.write_all(&kind.build(options))?;
+        file.write_all(bytes)?;
         fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
         Ok(Self { file: file.into() })
     }
