@@ -5,6 +5,7 @@
 
 mod abi;
 mod certs;
+mod check;
 mod completions;
 mod explain;
 mod explore;
@@ -20,7 +21,8 @@ use clap::{Parser, Subcommand};
 use std::io::Write;
 use std::process::ExitCode;
 
-/// Both halves of KVM's confidential exit boundary: run scenarios on a kernel in software or on /dev/kvm.
+/// Both halves of KVM's confidential exit boundary: judge a VMM there, and run scenarios on a kernel in software or on
+/// /dev/kvm.
 #[derive(Parser)]
 #[command(name = "exeunt", version, max_term_width = 110, after_help = EXAMPLES)]
 struct Cli {
@@ -29,6 +31,8 @@ struct Cli {
 }
 
 const EXAMPLES: &str = "Examples:
+  exeunt check -- ./my-vmm --kernel guest.bin       is a VMM right at the exit boundary?
+  exeunt check --demo                               what that looks like
   exeunt run                                        all shipped scenarios on the software kernel
   exeunt run page-state-change --dialect linux-6.12
   exeunt run triple-fault-migration --kernel kvm    two real VMs
@@ -39,10 +43,11 @@ const EXAMPLES: &str = "Examples:
   exeunt abi diff linux-5.17 sev-term-v4.1          what a change of the header breaks
   exeunt certs verify certs.bin --root ark.pem      the chain of a host, up to its root
 
-Exit status: 0 all as expected, 1 a scenario saw something else, 2 something could not be run.";
+Exit status: 0 all as expected, 1 a VMM or a scenario did something else, 2 something could not be run.";
 
 #[derive(Subcommand)]
 enum Command {
+    Check(check::Args),
     Run(run::Args),
     Explore(explore::Args),
     Explain(explain::Args),
@@ -62,6 +67,7 @@ type Failure = String;
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Check(args) => check::main(&args),
         Command::Run(args) => run::main(&args),
         Command::Explore(args) => explore::main(&args),
         Command::Explain(args) => explain::main(&args),

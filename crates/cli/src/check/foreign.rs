@@ -1,0 +1,155 @@
+//! A VMM that is not ours, in processes of its own.
+
+use super::choose::Row;
+use super::progress::Progress;
+use super::{Args, Format, Stage, Via};
+use crate::{Failure, print};
+use exeunt_check::foreign::{self, Choice, Profile, Progress as Event, Subject};
+use exeunt_check::judgement::{About, Kind, Replay, Report, SceneTime};
+use exeunt_check::rules::Rule;
+use serde::Serialize;
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Seconds for one scene, unless others are asked for.
+const TIMEOUT: u32 = 30;
+
+/// Judges it in each scene that is asked for. With the report comes why it is not whole, if that is an error.
+pub(super) fn judge(
+    args: &Args,
+    rules: &[&'static Rule],
+    stop: &Arc<AtomicBool>,
+) -> Result<(Report, Option<Failure>), Failure> {
+    let (subject, choice) = (subject(args)?, choice(args, rules, stop));
+    let mut progress = Progress::new(args);
+    let started = Instant::now();
+    let (mut judged, mut times, mut planned) = (Vec::new(), Vec::new(), 0);
+    let result = foreign::judge(&subject, &choice, &mut |event| match event {
+        Event::Started { scene, nth, of } => {
+            planned = of;
+            progress.show(scene, nth, of);
+        }
+        Event::Judged(one) => judged.push(one.clone()),
+        Event::Ended { scene, elapsed, .. } => times.push(SceneTime { scene: scene.into(), elapsed }),
+    });
+    progress.clear();
+    let failure = result.err().map(|error| crate::one_line(&error.to_string()));
+    if let Some(failure) = failure.clone().filter(|_| judged.is_empty()) {
+        return Err(failure);
+    }
+    let is_stopped = stop.load(Ordering::Relaxed);
+    let interrupted = || format!("interrupted after {} of {planned} scenes", times.len());
+    let cut_short = failure.clone().or_else(|| is_stopped.then(interrupted));
+    let report = Report::new(about(args, &subject), &judged);
+    Ok((Report { times, cut_short, elapsed: started.elapsed(), ..report }, failure.filter(|_| !is_stopped)))
+}
+
+/// What would be played.
+pub(super) fn plan(args: &Args, rules: &[&'static Rule]) -> Result<Vec<Row>, Failure> {
+    let choice = choice(args, rules, &Arc::default());
+    let planned =
+        foreign::plan(&subject(args)?, &choice).map_err(|error| crate::one_line(&error.to_string()))?;
+    let row = |planned: foreign::Planned| Row {
+        scene: planned.scene,
+        dialect: planned.dialect.to_string(),
+        stage: Some(planned.stage.to_string()),
+        rules: planned.rules,
+    };
+    Ok(planned.into_iter().map(row).collect())
+}
+
+fn subject(args: &Args) -> Result<Subject, Failure> {
+    let profile = args.profile.as_deref().map(Profile::load).transpose();
+    let profile = profile.map_err(|error| crate::one_line(&error.to_string()))?;
+    let via = args.via.map(|via| match via {
+        Via::Shim => foreign::Via::Shim,
+        Via::Notify => foreign::Via::Notify,
+    });
+    Ok(Subject { command: args.command.clone(), profile, via })
+}
+
+fn choice(args: &Args, rules: &[&'static Rule], stop: &Arc<AtomicBool>) -> Choice {
+    Choice {
+        rules: rules.iter().map(|rule| rule.id.as_str()).collect(),
+        dialect: args.dialect,
+        stage: args.stage.map(|stage| match stage {
+            Stage::Observe => foreign::Stage::Observe,
+            Stage::Overlay => foreign::Stage::Overlay,
+            Stage::Scripted => foreign::Stage::Scripted,
+        }),
+        scene: args.scene.clone(),
+        seed: args.seed,
+        timeout: Duration::from_secs(args.timeout.unwrap_or(TIMEOUT).into()),
+        shard: args.shard,
+        stop: Arc::clone(stop),
+    }
+}
+
+fn about(args: &Args, subject: &Subject) -> About {
+    let program = args.command.first().map(|program| program.to_string_lossy().into_owned());
+    let file = program.as_deref().and_then(|program| Path::new(program).file_name());
+    let name = file.map(|name| name.to_string_lossy().into_owned()).or(program);
+    let profile = subject.profile.as_ref().map(|profile| profile.name.clone());
+    let stage = args.stage.and_then(|stage| clap::ValueEnum::to_possible_value(&stage));
+    let via = args.via.and_then(|via| clap::ValueEnum::to_possible_value(&via));
+    About {
+        kind: Kind::Foreign,
+        name: name.or_else(|| profile.clone()).unwrap_or_default(),
+        command: args.command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
+        profile,
+        via: via.map(|via| via.get_name().into()),
+        stage: stage.map(|stage| stage.get_name().into()),
+        dialect: args.dialect.map(|dialect| dialect.to_string()),
+        seed: args.seed,
+        shard: args.shard.map(|shard| shard.to_string()),
+        replay: Replay { options: options(args), command: args.command.clone() },
+    }
+}
+
+/// What a line has to say to show a verdict again, besides the rule and the scene.
+fn options(args: &Args) -> Vec<OsString> {
+    let mut options = vec![OsString::from("--seed"), args.seed.to_string().into()];
+    let stage = args.stage.and_then(|stage| clap::ValueEnum::to_possible_value(&stage));
+    let via = args.via.and_then(|via| clap::ValueEnum::to_possible_value(&via));
+    let given = [
+        ("--stage", stage.map(|stage| stage.get_name().to_string())),
+        ("--dialect", args.dialect.map(|dialect| dialect.to_string())),
+        ("--via", via.map(|via| via.get_name().to_string())),
+        ("--profile", args.profile.clone()),
+        ("--timeout", args.timeout.map(|seconds| seconds.to_string())),
+    ];
+    for (name, value) in given {
+        options.extend(value.into_iter().flat_map(|value| [name.into(), value.into()]));
+    }
+    options
+}
+
+#[derive(Serialize)]
+struct ProfileRow {
+    name: String,
+    title: String,
+    tested: Option<String>,
+}
+
+/// The profiles that come with this program.
+pub(super) fn profiles(format: Format) -> Result<ExitCode, Failure> {
+    let row =
+        |profile: Profile| ProfileRow { name: profile.name, title: profile.title, tested: profile.tested };
+    let rows: Vec<_> = Profile::shipped().into_iter().map(row).collect();
+    print(&match format {
+        Format::Json => crate::rules::json(&rows)?,
+        Format::Text => rows.iter().fold(String::new(), |mut text, row| {
+            let tested =
+                row.tested.as_ref().map_or_else(|| "untested".into(), |with| format!("tested: {with}"));
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "{:<20} {tested:<28} {}", row.name, row.title);
+            text
+        }),
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
