@@ -1,0 +1,43 @@
+//! The real kernel, with somebody who looks on.
+
+use crate::client::run;
+use exeunt_interpose::plan::{Plan, Stage};
+use exeunt_interpose::record::{File, What};
+
+fn has_kvm() -> bool {
+    let opened = std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm");
+    if let Err(error) = &opened {
+        println!("skipped: /dev/kvm cannot be opened: {error}");
+    }
+    opened.is_ok()
+}
+
+#[test]
+fn what_a_real_kernel_did_is_seen_at_the_next_entry() {
+    for stage in [Stage::Observe, Stage::Overlay] {
+        if !has_kvm() {
+            return;
+        }
+        let Some(ran) = run("measure", &Plan::new(stage)) else { return };
+        assert!(ran.output.starts_with("20000 exits, "), "{}", ran.output);
+        let runs: u64 = ran
+            .records
+            .iter()
+            .map(|record| match record.what {
+                What::PlainRuns { on: File::Vcpu(0, 0), count } => count,
+                _ => 0,
+            })
+            .sum();
+        // The last one cannot be told from no exit at all.
+        assert_eq!(runs, 20_099, "{stage}");
+        let made: Vec<File> = ran
+            .records
+            .iter()
+            .filter_map(|record| match record.what {
+                What::Ioctl { made, .. } => made,
+                _ => None,
+            })
+            .collect();
+        assert_eq!(made, [File::Vm(0), File::Vcpu(0, 0)], "{stage}");
+    }
+}
