@@ -1,17 +1,25 @@
 //! A VMM that is not ours, unmodified, in front of a kernel half: it is judged by what crosses the boundary.
 
+mod certificates;
+mod course;
+mod orders;
+mod play;
+mod scenes;
+
 use crate::judge::Judged;
 use crate::judgement::Shard;
 use crate::profile::ProfileError;
 use exeunt_abi::Dialect;
 use std::ffi::OsString;
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use thiserror::Error;
 
 pub use crate::profile::Profile;
+pub use course::{judge, plan};
+pub use exeunt_interpose::launch::Via;
+pub use exeunt_interpose::plan::Stage;
 
 /// Who is judged.
 #[derive(Clone, Debug, Default)]
@@ -22,45 +30,6 @@ pub struct Subject {
     pub profile: Option<Profile>,
     /// How a kernel half is put in front of it; by looking at the program if not given.
     pub via: Option<Via>,
-}
-
-/// How a kernel half is put in front of a VMM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Via {
-    /// A library that the dynamic linker loads first.
-    Shim,
-    /// A supervisor that the kernel tells of system calls.
-    Notify,
-}
-
-impl fmt::Display for Via {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Shim => "shim",
-            Self::Notify => "notify",
-        })
-    }
-}
-
-/// What is behind the VMM's calls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    /// The real `/dev/kvm`; calls are recorded.
-    Observe,
-    /// The real `/dev/kvm` runs the guest, and exits are put in between its own.
-    Overlay,
-    /// The model is `/dev/kvm` and `/dev/sev`, and the vCPUs run guest programs.
-    Scripted,
-}
-
-impl fmt::Display for Stage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Observe => "observe",
-            Self::Overlay => "overlay",
-            Self::Scripted => "scripted",
-        })
-    }
 }
 
 /// By what it is judged, and how.
@@ -95,6 +64,8 @@ pub struct Planned {
     pub stage: Stage,
     /// The rules that are judged there.
     pub rules: Vec<&'static str>,
+    /// Why it is not played with this VMM, if it is not.
+    pub left_out: Option<String>,
 }
 
 /// What happens meanwhile.
@@ -124,32 +95,64 @@ pub enum Progress<'a> {
     },
 }
 
-/// Why nothing was judged.
+/// Why nothing was judged, or not all of it.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ForeignError {
-    /// This build cannot.
-    #[error("a foreign VMM cannot be judged by this build")]
-    Unsupported,
     /// There is no profile, or no command of it.
     #[error(transparent)]
     Profile(#[from] ProfileError),
-}
-
-/// What [`judge`] would run.
-///
-/// # Errors
-///
-/// Nothing could be run.
-pub fn plan(_: &Subject, _: &Choice) -> Result<Vec<Planned>, ForeignError> {
-    Err(ForeignError::Unsupported)
-}
-
-/// Puts a VMM into each scene of the choice and judges it.
-///
-/// # Errors
-///
-/// It could not be run. What was judged before was told to `progress`.
-pub fn judge(_: &Subject, _: &Choice, _: &mut dyn FnMut(Progress<'_>)) -> Result<Vec<Judged>, ForeignError> {
-    Err(ForeignError::Unsupported)
+    /// The profile is not for this stage.
+    #[error("the profile {profile} is not for the stage {stage}, but for {has}")]
+    NotOfProfile {
+        /// The profile.
+        profile: String,
+        /// The stage that is wanted.
+        stage: Stage,
+        /// Those that it has.
+        has: String,
+    },
+    /// No scene of the choice can be played with this VMM.
+    #[error("there is no scene to play in the stage {stage}: {why}")]
+    NothingToPlay {
+        /// The stage.
+        stage: Stage,
+        /// Why the first of them is not played.
+        why: String,
+    },
+    /// The stage needs the real `/dev/kvm`.
+    #[error("{why}; the stage `scripted` needs no /dev/kvm")]
+    NoKvm {
+        /// What is missing.
+        why: String,
+    },
+    /// The VMM cannot be started.
+    #[error("{why}")]
+    Launch {
+        /// Why, and what to do.
+        why: String,
+    },
+    /// The VMM was started and made no VM.
+    #[error("the VMM made no VM: {ended}. It said: {output}")]
+    NoVm {
+        /// How it ended.
+        ended: String,
+        /// What it wrote.
+        output: String,
+    },
+    /// The certificate table for the VMM cannot be written.
+    #[error("cannot write a certificate table for the VMM: {why}")]
+    Certificates {
+        /// The operating system's word.
+        why: String,
+    },
+    /// Somebody stopped the check.
+    #[error("stopped")]
+    Stopped,
+    /// What watched over the VMM was killed.
+    #[error("nobody knows how the VMM ended: {why}")]
+    Lost {
+        /// What is known.
+        why: String,
+    },
 }

@@ -31,5 +31,10 @@ pub use foreign::{Case, Ending, Played};
 pub use verdict::{JudgeError, Judged, Scene, Verdict, WrongVmm, judge, scenes, wrong_vmms};
 pub use view::Finding;
 
+/// The bytes of a certificate table that a VMM under judgement is given.
+pub(crate) fn certificate_table() -> Vec<u8> {
+    machine::table(0)
+}
+
 #[cfg(test)]
 mod tests;

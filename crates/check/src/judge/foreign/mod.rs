@@ -4,11 +4,11 @@ mod slots;
 mod transcript;
 
 use super::bench::Trial;
-use super::checkers;
 use super::transcript::{End, Status};
-use super::view::{Finding, View};
+use super::verdict::{Judged, judge_trial};
 use crate::rules::Rule;
-use exeunt_interpose::record::Record;
+use exeunt_abi::kvm::vm_type::VmType;
+use exeunt_interpose::record::{File, Record, What};
 use exeunt_scenes::Situation;
 use transcript::Known;
 
@@ -43,11 +43,14 @@ pub struct Played<'a> {
 }
 
 /// A run, ready to be judged by any rule.
-pub struct Case(Trial);
+pub struct Case {
+    trial: Trial,
+    has_vm: bool,
+}
 
 impl std::fmt::Debug for Case {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Case").field(&self.0.situation.name).finish()
+        f.debug_struct("Case").field("scene", &self.trial.situation.name).finish_non_exhaustive()
     }
 }
 
@@ -64,18 +67,23 @@ impl Case {
         };
         let end = End { status, text: played.output.into() };
         let Played { situation, certificate_pages, .. } = *played;
-        Self(transcript::trial(played.records, Known { situation, end, certificate_pages }))
+        let has_vm = played.records.iter().any(|record| makes_vm(&record.what));
+        Self { trial: transcript::trial(played.records, Known { situation, end, certificate_pages }), has_vm }
     }
 
-    /// Whether a rule bit, or what it was broken by.
-    ///
-    /// # Errors
-    ///
-    /// What broke it.
-    pub fn judge(&self, rule: &Rule) -> Result<bool, Finding> {
-        if !rule.holds_for(self.0.situation.kernel.dialect) {
-            return Ok(false);
-        }
-        checkers::of(&rule.id).map_or(Ok(false), |checker| checker(&View::new(&self.0)))
+    /// The type of the VM, if the VMM made one.
+    #[must_use]
+    pub fn vm_type(&self) -> Option<VmType> {
+        self.has_vm.then_some(self.trial.situation.vm_type)
     }
+
+    /// What each rule says.
+    #[must_use]
+    pub fn judge(&self, rules: &[&'static Rule]) -> Vec<Judged> {
+        judge_trial(&self.trial, rules.iter().copied())
+    }
+}
+
+const fn makes_vm(what: &What) -> bool {
+    matches!(what, What::Ioctl { made: Some(File::Vm(_)), .. })
 }

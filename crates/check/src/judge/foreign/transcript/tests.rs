@@ -1,4 +1,5 @@
 use super::*;
+use crate::judge::Verdict;
 use crate::judge::foreign::{Case, Ending, Played};
 use crate::rules::{self, Severity};
 use exeunt_abi::kvm::memory::{CreateGuestMemfd, UserspaceMemoryRegion2};
@@ -72,15 +73,16 @@ fn discard(uaddr: u64) -> Record {
 fn judged(records: &[Record], ending: Ending) -> (Vec<&'static str>, Vec<&'static str>) {
     let situation = situations::find("conversion-there-and-back").unwrap();
     let played = Played { situation: &situation, records, ending, output: "", certificate_pages: None };
-    let case = Case::new(&played);
+    let rules: Vec<_> = rules::all().collect();
     let (mut kept, mut broken) = (Vec::new(), Vec::new());
-    for rule in rules::all() {
-        match case.judge(rule) {
-            Ok(true) => kept.push(rule.id.as_str()),
-            Ok(false) => {}
+    for judged in Case::new(&played).judge(&rules) {
+        match judged.verdict {
+            Verdict::Passed => kept.push(judged.rule),
+            Verdict::Failed(_) => broken.push(judged.rule),
             // That a capability is not enabled is a hazard, and none of these VMMs enables one.
-            Err(_) if rule.severity == Severity::Hazard => {}
-            Err(_) => broken.push(rule.id.as_str()),
+            Verdict::Warned(_) if rules::find(judged.rule).unwrap().severity == Severity::Hazard => {}
+            Verdict::Warned(_) => broken.push(judged.rule),
+            Verdict::NotExercised { .. } => {}
         }
     }
     (kept, broken)

@@ -1,0 +1,94 @@
+//! The course of a check: scene by scene, as far as it makes sense to go on.
+
+use super::play::{left_out, play};
+use super::scenes::{Scene, chosen};
+use super::{Choice, ForeignError, Planned, Progress, Stage, Subject};
+use crate::judge::Judged;
+use crate::rules;
+use exeunt_abi::{Arch, Kernel};
+use exeunt_linux::Kvm;
+use std::time::Instant;
+
+/// What [`judge`] would run.
+///
+/// # Errors
+///
+/// Nothing could be run.
+pub fn plan(subject: &Subject, choice: &Choice) -> Result<Vec<Planned>, ForeignError> {
+    let scenes = scenes(subject, choice)?;
+    let planned = |scene: &Scene| Planned {
+        scene: scene.situation.name,
+        dialect: scene.situation.kernel.dialect,
+        stage: scene.stage,
+        rules: scene.rules.iter().map(|rule| rule.id.as_str()).collect(),
+        left_out: scene.left_out.clone(),
+    };
+    Ok(scenes.iter().map(planned).collect())
+}
+
+/// Puts a VMM into each scene of the choice and judges it: verdicts in the order of the rules.
+///
+/// # Errors
+///
+/// It could not be run. What was judged before was told to `progress`.
+pub fn judge(
+    subject: &Subject,
+    choice: &Choice,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Vec<Judged>, ForeignError> {
+    let scenes = scenes(subject, choice)?;
+    let of = scenes.iter().filter(|scene| scene.is_played()).count();
+    let (mut nth, mut has_vm) = (0, false);
+    let mut all = Vec::new();
+    for scene in &scenes {
+        let judged = if let Some(why) = &scene.left_out {
+            left_out(scene, why)
+        } else {
+            nth += 1;
+            let name = scene.situation.name;
+            progress(Progress::Started { scene: name, nth, of });
+            let start = Instant::now();
+            let outcome = play(subject, choice, scene)?;
+            has_vm |= outcome.has_vm;
+            if !has_vm {
+                // It will not make one in the next scene either, and may take all its time for that.
+                return Err(ForeignError::NoVm { ended: outcome.ended, output: outcome.output });
+            }
+            progress(Progress::Ended { scene: name, nth, of, elapsed: start.elapsed() });
+            outcome.judged
+        };
+        judged.iter().for_each(|judged| progress(Progress::Judged(judged)));
+        all.extend(judged);
+    }
+    let place = |judged: &Judged| rules::all().position(|rule| rule.id == judged.rule);
+    all.sort_by_key(place);
+    Ok(all)
+}
+
+/// The scenes of the choice, of which at least one is played.
+fn scenes(subject: &Subject, choice: &Choice) -> Result<Vec<Scene>, ForeignError> {
+    let stages = subject.profile.as_ref().map(|profile| profile.stages.as_slice()).unwrap_or_default();
+    let stage = choice.stage.or(stages.first().copied()).unwrap_or(Stage::Scripted);
+    if let (Some(profile), false) = (&subject.profile, stages.contains(&stage)) {
+        let has = stages.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        return Err(ForeignError::NotOfProfile { profile: profile.name.clone(), stage, has });
+    }
+    let host = if stage == Stage::Scripted { None } else { Some(host()?) };
+    let scenes = chosen(subject, choice, stage, host);
+    match (scenes.iter().any(Scene::is_played), scenes.first()) {
+        (true, _) => Ok(scenes),
+        (false, Some(scene)) => {
+            let why = scene.left_out.clone().unwrap_or_default();
+            Err(ForeignError::NothingToPlay { stage, why })
+        }
+        (false, None) => {
+            Err(ForeignError::NothingToPlay { stage, why: "no rule of the choice has a scene there".into() })
+        }
+    }
+}
+
+/// The kernel that is really there.
+fn host() -> Result<Kernel, ForeignError> {
+    let kvm = Kvm::open().map_err(|error| ForeignError::NoKvm { why: error.to_string() })?;
+    Ok(Kernel { dialect: kvm.dialect(), arch: Arch::X86 })
+}

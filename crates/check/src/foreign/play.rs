@@ -1,0 +1,124 @@
+//! One scene, played with a VMM, and judged.
+
+use super::scenes::Scene;
+use super::{Choice, ForeignError, Stage, Subject};
+use crate::judge::{Case, Ending, Judged, Played, Verdict};
+use crate::shim;
+use exeunt_abi::kvm::vm_type::VmType;
+use exeunt_interpose::launch::{Ended, Launch, Ran};
+use exeunt_interpose::plan::Plan;
+use exeunt_interpose::record::What;
+use std::ffi::OsString;
+
+/// What came of a scene.
+pub(super) struct Outcome {
+    pub(super) judged: Vec<Judged>,
+    /// The VMM made a VM.
+    pub(super) has_vm: bool,
+    /// How it ended, for people.
+    pub(super) ended: String,
+    /// What it said.
+    pub(super) output: String,
+}
+
+/// A scene that is not played leaves its rules not exercised.
+pub(super) fn left_out(scene: &Scene, why: &str) -> Vec<Judged> {
+    let judged = |rule: &&'static crate::rules::Rule| Judged {
+        rule: &rule.id,
+        scenario: scene.situation.name,
+        verdict: Verdict::not_exercised(why),
+        bytes: None,
+    };
+    scene.rules.iter().map(judged).collect()
+}
+
+/// Plays a scene.
+///
+/// # Errors
+///
+/// The VMM cannot be started; the check was stopped; nobody knows how the VMM ended.
+pub(super) fn play(subject: &Subject, choice: &Choice, scene: &Scene) -> Result<Outcome, ForeignError> {
+    let mut plan = Plan::new(scene.stage);
+    if scene.stage != Stage::Observe {
+        plan = plan.with_scene(scene.situation.name);
+    }
+    plan.seed = choice.seed;
+    plan.dialect = Some(scene.situation.kernel.dialect);
+    let certificates = scene.situation.orders.certificates;
+    let table = if certificates { Some(super::certificates::file()?) } else { None };
+    let orders = super::orders::arguments(subject, scene, table.as_ref());
+    let mut launch = Launch::new(Vec::new(), plan, shim::bytes());
+    // Files that the command names live as long as this does.
+    let filled = match &subject.profile {
+        Some(profile) => {
+            let (program, user) = split(&subject.command);
+            let filled = profile.command(program.map(OsString::as_os_str), &[orders, user.to_vec()].concat())?;
+            launch.command = [vec![filled.program.clone().into()], filled.args.clone()].concat();
+            launch.env = filled.env.clone();
+            launch.settle = profile.settle;
+            Some(filled)
+        }
+        None => {
+            launch.command.clone_from(&subject.command);
+            None
+        }
+    };
+    launch.via = subject.via;
+    launch.timeout = choice.timeout;
+    let ran = launch.run(&choice.stop, &mut |_| {});
+    drop((filled, table));
+    let ran = ran.map_err(|error| ForeignError::Launch { why: error.to_string() })?;
+    judge(scene, &ran)
+}
+
+fn split(command: &[OsString]) -> (Option<&OsString>, &[OsString]) {
+    match command.split_first() {
+        Some((program, args)) => (Some(program), args),
+        None => (None, &[]),
+    }
+}
+
+fn judge(scene: &Scene, ran: &Ran) -> Result<Outcome, ForeignError> {
+    let ending = match ran.end {
+        Ended::Exited(status) => Ending::Exited(status),
+        Ended::Killed(_) => Ending::Crashed,
+        Ended::Paused => Ending::Paused,
+        Ended::GuestDone => Ending::GuestDone,
+        Ended::TimedOut | Ended::Hung => Ending::Hung,
+        Ended::Cancelled => return Err(ForeignError::Stopped),
+        Ended::Lost => return Err(ForeignError::Lost { why: ran.trouble.join("; ") }),
+    };
+    let output = ran.output.text.as_str();
+    let pages = scene.situation.orders.certificates.then(super::certificates::pages);
+    let played = Played {
+        situation: &scene.situation,
+        records: &ran.records,
+        ending,
+        output,
+        certificate_pages: pages,
+    };
+    let case = Case::new(&played);
+    let trouble = ran.records.iter().find_map(|record| match &record.what {
+        What::Trouble { why } => Some(why.as_str()),
+        _ => None,
+    });
+    let trouble = trouble.or_else(|| ran.trouble.first().map(String::as_str));
+    let needs = scene.situation.vm_type;
+    let judged = match (case.vm_type(), trouble) {
+        (_, Some(why)) => left_out(scene, why),
+        (Some(has), None) if scene.stage == Stage::Scripted && !scene.situation.plays_in(has) => {
+            left_out(scene, &wrong_type(has, needs))
+        }
+        _ => case.judge(&scene.rules),
+    };
+    Ok(Outcome {
+        judged,
+        has_vm: case.vm_type().is_some(),
+        ended: format!("{:?}", ran.end),
+        output: output.into(),
+    })
+}
+
+fn wrong_type(has: VmType, needs: VmType) -> String {
+    format!("the VMM made a VM of type {}, and the scene needs {}", has.name(), needs.name())
+}

@@ -1,0 +1,122 @@
+//! Which scenes a VMM is put into, and which of them cannot be played with it.
+
+use super::{Choice, Stage, Subject};
+use crate::rules::{self, Rule};
+use exeunt_abi::kvm::vm_type::VmType;
+use exeunt_abi::{Arch, Dialect, Kernel};
+use exeunt_scenes::{Situation, situations};
+
+/// A scene and the rules that are judged there.
+#[derive(Clone, Debug)]
+pub(super) struct Scene {
+    /// What the VMM is put into, with the orders that it can be given.
+    pub(super) situation: Situation,
+    /// What is behind the VMM's calls.
+    pub(super) stage: Stage,
+    /// The rules, in their order.
+    pub(super) rules: Vec<&'static Rule>,
+    /// Why it is not played, if it is not.
+    pub(super) left_out: Option<String>,
+}
+
+impl Scene {
+    /// It is played.
+    pub(super) const fn is_played(&self) -> bool {
+        self.left_out.is_none()
+    }
+}
+
+/// The name of the one scene of a VMM that is only observed.
+pub(super) const ORDINARY_RUN: &str = "ordinary-run";
+
+/// All scenes of a stage with rules of the choice, in their order. The shard takes from those that are played.
+pub(super) fn chosen(subject: &Subject, choice: &Choice, stage: Stage, host: Option<Kernel>) -> Vec<Scene> {
+    let is_chosen = |rule: &&'static Rule| choice.rules.contains(&rule.id.as_str());
+    let mut scenes: Vec<Scene> = match stage {
+        Stage::Observe => {
+            let situation = on_host(Situation::new(ORDINARY_RUN, VmType::Default, halt), host);
+            let rules = rules::all().filter(is_chosen).collect();
+            vec![Scene { situation, stage, rules, left_out: None }]
+        }
+        Stage::Overlay => Vec::new(),
+        Stage::Scripted => {
+            situations::all().into_iter().map(|situation| scripted(subject, choice, situation)).collect()
+        }
+    };
+    scenes.retain(|scene| {
+        !scene.rules.is_empty() && choice.scene.as_ref().is_none_or(|name| name == scene.situation.name)
+    });
+    let mut place = 0;
+    scenes.retain(|scene| {
+        let is_ours = choice.shard.is_none_or(|shard| shard.takes(place));
+        place += 1;
+        is_ours
+    });
+    scenes
+}
+
+fn halt(cpu: exeunt_model::guest::Cpu) -> exeunt_model::device::Program {
+    Box::pin(async move {
+        cpu.hlt().await;
+        Ok(())
+    })
+}
+
+fn on_host(mut situation: Situation, host: Option<Kernel>) -> Situation {
+    situation.kernel = host.unwrap_or_default();
+    situation
+}
+
+fn scripted(subject: &Subject, choice: &Choice, mut situation: Situation) -> Scene {
+    let name = situation.name;
+    let rules = rules::all().filter(|rule| {
+        choice.rules.contains(&rule.id.as_str()) && rule.scenarios.iter().any(|scenario| scenario == name)
+    });
+    let rules = rules.collect();
+    let left_out = why_not(subject, choice, &situation);
+    if let (Some(dialect), None) = (choice.dialect, &left_out) {
+        situation.kernel.dialect = dialect;
+    }
+    give_orders(subject, &mut situation);
+    Scene { situation, stage: Stage::Scripted, rules, left_out }
+}
+
+/// Why a scenario is not played with this VMM.
+fn why_not(subject: &Subject, choice: &Choice, situation: &Situation) -> Option<String> {
+    if situation.kernel.arch != Arch::X86 {
+        return Some(format!("the scene is one of {}, and the VMM runs on x86", situation.kernel.arch.name()));
+    }
+    if !situation.plays_outside() {
+        return Some("the scene needs a judge inside of the VMM".into());
+    }
+    if let Some(profile) = &subject.profile {
+        if !situation.plays_in(profile.vm_type) {
+            let (has, needs) = (profile.vm_type.name(), situation.vm_type.name());
+            return Some(format!("the VMM makes a VM of type {has}, and the scene needs {needs}"));
+        }
+        if situation.vcpus > 1 && !profile.takes("vcpus") {
+            return Some("the scene needs a VM of two vCPUs, and the profile has no argument for that".into());
+        }
+        let wants = situation.orders;
+        for (order, is_wanted) in [("certificates", wants.certificates), ("ignore-events", wants.ignore_events)] {
+            if is_wanted && !profile.takes(order) {
+                return Some(format!("the profile has no argument for `{order}`, which the scene needs"));
+            }
+        }
+    }
+    // A scene that is about an older kernel, or a proposal, happens on that.
+    let newest = Dialect::Linux7_2;
+    match choice.dialect {
+        Some(dialect) if situation.kernel.dialect != newest && situation.kernel.dialect != dialect => {
+            Some(format!("the scene happens on {}", situation.kernel.dialect))
+        }
+        _ => None,
+    }
+}
+
+/// What a VMM does about faults is its own policy, which the profile declares, unless it can be told.
+fn give_orders(subject: &Subject, situation: &mut Situation) {
+    let Some(profile) = &subject.profile else { return };
+    let can_be_told = profile.takes("convert-faults");
+    situation.orders.convert_faults = profile.convert_faults || situation.orders.convert_faults && can_be_told;
+}
