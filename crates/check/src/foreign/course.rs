@@ -57,7 +57,9 @@ pub fn judge(
             progress(Progress::Ended { scene: name, nth, of, elapsed: start.elapsed() });
             outcome.judged
         };
-        judged.iter().for_each(|judged| progress(Progress::Judged(judged)));
+        for judged in &judged {
+            progress(Progress::Judged(judged));
+        }
         all.extend(judged);
     }
     let place = |judged: &Judged| rules::all().position(|rule| rule.id == judged.rule);

@@ -3,6 +3,7 @@
 use super::scenes::Scene;
 use super::{Choice, ForeignError, Stage, Subject};
 use crate::judge::{Case, Ending, Judged, Played, Verdict};
+use crate::profile::{Command, Profile};
 use crate::shim;
 use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_interpose::launch::{Ended, Launch, Ran};
@@ -50,19 +51,19 @@ pub(super) fn play(subject: &Subject, choice: &Choice, scene: &Scene) -> Result<
     let mut launch = Launch::new(Vec::new(), plan, shim::bytes());
     // Files that the command names live as long as this does.
     let filled = match &subject.profile {
-        Some(profile) => {
-            let (program, user) = split(&subject.command);
-            let filled = profile.command(program.map(OsString::as_os_str), &[orders, user.to_vec()].concat())?;
-            launch.command = [vec![filled.program.clone().into()], filled.args.clone()].concat();
-            launch.env = filled.env.clone();
-            launch.settle = profile.settle;
-            Some(filled)
-        }
-        None => {
-            launch.command.clone_from(&subject.command);
-            None
-        }
+        Some(profile) => Some(fill(subject, profile, orders)?),
+        None => None,
     };
+    match &filled {
+        Some(filled) => {
+            launch.command = [&[filled.program.clone().into()], filled.args.as_slice()].concat();
+            launch.env.clone_from(&filled.env);
+        }
+        None => launch.command.clone_from(&subject.command),
+    }
+    if let Some(profile) = &subject.profile {
+        launch.settle = profile.settle;
+    }
     launch.via = subject.via;
     launch.timeout = choice.timeout;
     let ran = launch.run(&choice.stop, &mut |_| {});
@@ -71,11 +72,13 @@ pub(super) fn play(subject: &Subject, choice: &Choice, scene: &Scene) -> Result<
     judge(scene, &ran)
 }
 
-fn split(command: &[OsString]) -> (Option<&OsString>, &[OsString]) {
-    match command.split_first() {
-        Some((program, args)) => (Some(program), args),
-        None => (None, &[]),
-    }
+/// The profile's command for the program, with what the scene wants, and the user's arguments.
+fn fill(subject: &Subject, profile: &Profile, orders: Vec<OsString>) -> Result<Command, ForeignError> {
+    let (program, user) = match subject.command.split_first() {
+        Some((program, args)) => (Some(program.as_os_str()), args),
+        None => (None, [].as_slice()),
+    };
+    Ok(profile.command(program, &[orders.as_slice(), user].concat())?)
 }
 
 fn judge(scene: &Scene, ran: &Ran) -> Result<Outcome, ForeignError> {

@@ -29,7 +29,7 @@ impl Scene {
 /// The name of the one scene of a VMM that is only observed.
 pub(super) const ORDINARY_RUN: &str = "ordinary-run";
 
-/// All scenes of a stage with rules of the choice, in their order. The shard takes from those that are played.
+/// All scenes of a stage with rules of the choice, in their order. The shard takes from all of them.
 pub(super) fn chosen(subject: &Subject, choice: &Choice, stage: Stage, host: Option<Kernel>) -> Vec<Scene> {
     let is_chosen = |rule: &&'static Rule| choice.rules.contains(&rule.id.as_str());
     let mut scenes: Vec<Scene> = match stage {
@@ -47,7 +47,7 @@ pub(super) fn chosen(subject: &Subject, choice: &Choice, stage: Stage, host: Opt
         !scene.rules.is_empty() && choice.scene.as_ref().is_none_or(|name| name == scene.situation.name)
     });
     let mut place = 0;
-    scenes.retain(|scene| {
+    scenes.retain(|_| {
         let is_ours = choice.shard.is_none_or(|shard| shard.takes(place));
         place += 1;
         is_ours
@@ -84,7 +84,7 @@ fn scripted(subject: &Subject, choice: &Choice, mut situation: Situation) -> Sce
 /// Why a scenario is not played with this VMM.
 fn why_not(subject: &Subject, choice: &Choice, situation: &Situation) -> Option<String> {
     if situation.kernel.arch != Arch::X86 {
-        return Some(format!("the scene is one of {}, and the VMM runs on x86", situation.kernel.arch.name()));
+        return Some("the scene is one of another architecture than x86".into());
     }
     if !situation.plays_outside() {
         return Some("the scene needs a judge inside of the VMM".into());
@@ -95,10 +95,14 @@ fn why_not(subject: &Subject, choice: &Choice, situation: &Situation) -> Option<
             return Some(format!("the VMM makes a VM of type {has}, and the scene needs {needs}"));
         }
         if situation.vcpus > 1 && !profile.takes("vcpus") {
-            return Some("the scene needs a VM of two vCPUs, and the profile has no argument for that".into());
+            return Some(
+                "the scene needs a VM of two vCPUs, and the profile has no argument for that".into(),
+            );
         }
         let wants = situation.orders;
-        for (order, is_wanted) in [("certificates", wants.certificates), ("ignore-events", wants.ignore_events)] {
+        for (order, is_wanted) in
+            [("certificates", wants.certificates), ("ignore-events", wants.ignore_events)]
+        {
             if is_wanted && !profile.takes(order) {
                 return Some(format!("the profile has no argument for `{order}`, which the scene needs"));
             }
@@ -118,5 +122,6 @@ fn why_not(subject: &Subject, choice: &Choice, situation: &Situation) -> Option<
 fn give_orders(subject: &Subject, situation: &mut Situation) {
     let Some(profile) = &subject.profile else { return };
     let can_be_told = profile.takes("convert-faults");
-    situation.orders.convert_faults = profile.convert_faults || situation.orders.convert_faults && can_be_told;
+    situation.orders.convert_faults =
+        profile.convert_faults || situation.orders.convert_faults && can_be_told;
 }

@@ -14,6 +14,8 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 /// The longest time that a VMM may go on after its guest.
 const MAX_SETTLE_MS: u64 = 60_000;
 const SETTLE_MS: u64 = 500;
+/// What a scene may want of a VMM.
+const ORDERS: [&str; 4] = ["convert-faults", "ignore-events", "certificates", "vcpus"];
 const STAGES: [Stage; 3] = [Stage::Observe, Stage::Overlay, Stage::Scripted];
 
 #[derive(Deserialize)]
@@ -40,6 +42,8 @@ struct ProfileToml {
     settle_ms: Option<u64>,
     #[serde(default)]
     convert_faults: bool,
+    #[serde(default)]
+    when: BTreeMap<String, Vec<String>>,
     ends: String,
 }
 
@@ -101,6 +105,7 @@ pub(super) fn parse(name: &str, origin: &str, text: &str) -> Result<Profile, Pro
         texts: file.texts,
         settle: Duration::from_millis(file.settle_ms.unwrap_or(SETTLE_MS)),
         convert_faults: file.convert_faults,
+        when: file.when,
         ends: if file.ends == "pauses" { Ends::Pauses } else { Ends::Exits },
     })
 }
@@ -136,6 +141,9 @@ fn check(file: &ProfileToml) -> Result<(), (&'static str, String)> {
     if file.settle_ms.is_some_and(|ms| ms > MAX_SETTLE_MS) {
         return Err(("settle-ms", format!("at most {MAX_SETTLE_MS}")));
     }
+    if let Some(name) = file.when.keys().find(|name| !ORDERS.contains(&name.as_str())) {
+        return Err(("when", format!("no order is named '{name}'; there are {}", ORDERS.join(", "))));
+    }
     check_filled(file)
 }
 
@@ -161,6 +169,10 @@ fn check_filled(file: &ProfileToml) -> Result<(), (&'static str, String)> {
     let env = file.env.values().map(|text| ("env", text));
     let files = file.files_in.iter().map(|text| ("files-in", text));
     let texts = file.texts.values().map(|text| ("texts", text));
+    let when = file.when.values().flatten();
+    if when.clone().any(|text| text.contains('\0')) {
+        return Err(("when", "a zero byte ends an argument".into()));
+    }
     for (key, text) in args.chain(env).chain(files).chain(texts) {
         if text.contains('\0') {
             return Err((key, "a zero byte ends an argument".into()));

@@ -54,6 +54,8 @@ pub struct Profile {
     pub settle: Duration,
     /// The VMM makes pages what an access wants them to be.
     pub convert_faults: bool,
+    /// Arguments by which the VMM is told what a scene wants of it, by the name of the order.
+    pub when: BTreeMap<String, Vec<String>>,
     /// What the VMM does when its guest has ended.
     pub ends: Ends,
 }
@@ -90,6 +92,18 @@ impl Profile {
     /// There is none, or it makes no sense.
     pub fn load(name: &str) -> Result<Self, ProfileError> {
         load(name)
+    }
+
+    /// The arguments for an order of a scene.
+    #[must_use]
+    pub fn when(&self, order: &str) -> &[String] {
+        self.when.get(order).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Whether the VMM can be told so.
+    #[must_use]
+    pub fn takes(&self, order: &str) -> bool {
+        self.when.contains_key(order)
     }
 
     /// What can be shown of whether it works: the release that it was seen working with, or that nobody has tried.

@@ -78,10 +78,9 @@ fn judged(records: &[Record], ending: Ending) -> (Vec<&'static str>, Vec<&'stati
     for judged in Case::new(&played).judge(&rules) {
         match judged.verdict {
             Verdict::Passed => kept.push(judged.rule),
-            Verdict::Failed(_) => broken.push(judged.rule),
             // That a capability is not enabled is a hazard, and none of these VMMs enables one.
             Verdict::Warned(_) if rules::find(judged.rule).unwrap().severity == Severity::Hazard => {}
-            Verdict::Warned(_) => broken.push(judged.rule),
+            Verdict::Failed(_) | Verdict::Warned(_) => broken.push(judged.rule),
             Verdict::NotExercised { .. } => {}
         }
     }

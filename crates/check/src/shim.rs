@@ -1,0 +1,5 @@
+//! stub
+/// stub
+pub fn bytes() -> &'static [u8] {
+    &[]
+}
