@@ -4,7 +4,7 @@ use super::scenes::Scene;
 use super::{Choice, ForeignError, Stage, Subject};
 use crate::judge::{Case, Ending, Judged, Played, Verdict};
 use crate::profile::{Command, Profile};
-use crate::shim;
+
 use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_interpose::launch::{Ended, Launch, Ran};
 use exeunt_interpose::plan::Plan;
@@ -48,10 +48,10 @@ pub(super) fn play(subject: &Subject, choice: &Choice, scene: &Scene) -> Result<
     let certificates = scene.situation.orders.certificates;
     let table = if certificates { Some(super::certificates::file()?) } else { None };
     let orders = super::orders::arguments(subject, scene, table.as_ref());
-    let mut launch = Launch::new(Vec::new(), plan, shim::bytes());
+    let mut launch = Launch::new(Vec::new(), plan, &[]);
     // Files that the command names live as long as this does.
     let filled = match &subject.profile {
-        Some(profile) => Some(fill(subject, profile, orders)?),
+        Some(profile) => Some(fill(subject, profile, &orders)?),
         None => None,
     };
     match &filled {
@@ -73,12 +73,12 @@ pub(super) fn play(subject: &Subject, choice: &Choice, scene: &Scene) -> Result<
 }
 
 /// The profile's command for the program, with what the scene wants, and the user's arguments.
-fn fill(subject: &Subject, profile: &Profile, orders: Vec<OsString>) -> Result<Command, ForeignError> {
+fn fill(subject: &Subject, profile: &Profile, orders: &[OsString]) -> Result<Command, ForeignError> {
     let (program, user) = match subject.command.split_first() {
         Some((program, args)) => (Some(program.as_os_str()), args),
         None => (None, [].as_slice()),
     };
-    Ok(profile.command(program, &[orders.as_slice(), user].concat())?)
+    Ok(profile.command(program, &[orders, user].concat())?)
 }
 
 fn judge(scene: &Scene, ran: &Ran) -> Result<Outcome, ForeignError> {

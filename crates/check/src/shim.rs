@@ -1,5 +1,0 @@
-//! stub
-/// stub
-pub fn bytes() -> &'static [u8] {
-    &[]
-}
