@@ -100,6 +100,8 @@ impl Drop for Shared {
 
 /// Bytes of a vCPU's mapping on x86: the run page, the port page, the ring of gathered writes.
 pub const VCPU_BYTES: usize = 3 * 4096;
+/// What `immediate_exit` is while the interposer holds a vCPU.
+const HELD: u8 = 2;
 /// What the VMM writes at the head of the run page, by signal handlers and other threads too.
 const USER_BYTES: usize = 8;
 
@@ -130,6 +132,24 @@ impl VcpuPages {
     #[inline]
     pub fn set_run(&self, page: &RunPage) {
         self.0.store(USER_BYTES, page.as_bytes().get(USER_BYTES..).unwrap_or_default());
+    }
+
+    /// Sets `immediate_exit` to a value that no VMM writes. `false` if it is set already.
+    ///
+    /// To the kernel it is a byte that is zero or not: Linux v7.2 `virt/kvm/kvm_main.c`, `kvm_vcpu_ioctl`.
+    #[must_use]
+    pub fn hold(&self) -> bool {
+        self.exchange(0, HELD)
+    }
+
+    /// Takes it back. What the VMM has written there since stays.
+    pub fn release(&self) {
+        self.exchange(HELD, 0);
+    }
+
+    fn exchange(&self, from: u8, to: u8) -> bool {
+        let byte = self.0.bytes().get(1);
+        byte.is_some_and(|byte| byte.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst).is_ok())
     }
 
     /// `immediate_exit` as it is now.

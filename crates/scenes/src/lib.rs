@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod conversions;
+pub mod overlay;
 pub mod programs;
 mod situation;
 pub mod situations;

@@ -8,11 +8,12 @@ mod argument;
 mod files;
 mod memory;
 mod overlay;
+mod possible;
 mod real;
 mod run;
 mod scripted;
 
-pub use overlay::Overlay;
+pub use overlay::{By, Call, Overlay, Turn};
 pub use real::{Before, Pending};
 
 use crate::pages_unsafe::VcpuPages;
@@ -82,6 +83,13 @@ pub trait Process: fmt::Debug + Send + Sync {
     /// Whether the number still leads to the file that was taken for it. A number can be closed and given to another
     /// file where the way in does not see it.
     fn is_same(&self, fd: i32) -> bool;
+
+    /// Makes a `KVM_RUN` on a real vCPU, and nothing else; `None` where only the VMM itself can make one. The vCPU is let
+    /// out at once, because `immediate_exit` is set.
+    fn enter(&self, fd: i32) -> Option<Result<u32, Errno>> {
+        let _ = fd;
+        None
+    }
 
     /// Where the file behind a number that was not taken is mapped and shared.
     fn mapped(&self, fd: i32) -> Vec<Mapped>;
@@ -166,11 +174,11 @@ impl Dispatcher {
             slots: Mutex::default(),
             budget: Budget::new(plan.max_exits),
             model,
-            overlay: None,
+            overlay: overlay::Player::new(plan)?,
         })
     }
 
-    /// Puts something between the kernel's own exits.
+    /// Puts something else between the kernel's own exits than the plan's scene.
     #[must_use]
     pub fn with_overlay(mut self, overlay: Arc<dyn Overlay>) -> Self {
         self.overlay = Some(overlay);
