@@ -174,7 +174,7 @@ impl Dispatcher {
             slots: Mutex::default(),
             budget: Budget::new(plan.max_exits),
             model,
-            overlay: overlay::Player::new(plan)?,
+            overlay: overlay::Player::of(plan)?,
         })
     }
 

@@ -107,7 +107,7 @@ impl Player {
     /// # Errors
     ///
     /// There is no such scene.
-    pub(super) fn new(plan: &Plan) -> Result<Option<Arc<dyn Overlay>>, DispatchError> {
+    pub(super) fn of(plan: &Plan) -> Result<Option<Arc<dyn Overlay>>, DispatchError> {
         let Some(name) = plan.scene.as_ref().filter(|_| plan.stage == Stage::Overlay) else {
             return Ok(None);
         };

@@ -28,15 +28,13 @@ pub(super) struct Facts {
 pub(super) fn possible(exit: Injected, vm: Facts, kernel: Dialect) -> Result<(), &'static str> {
     let is_type = |is: fn(VmType) -> bool| vm.vm_type.is_some_and(is);
     let (holds, otherwise) = match exit {
-        // Linux v7.2 `arch/x86/kvm/x86.c`, `vcpu_run` and `kvm_handle_signal_exit`: a signal can be pending at any time.
-        Injected::Interrupted => (true, ""),
+        // Interrupted: Linux v7.2 `arch/x86/kvm/x86.c`, `vcpu_run` and `kvm_handle_signal_exit`: a signal can be
+        // pending at any time. Shutdown: `vcpu_enter_guest`, `KVM_REQ_TRIPLE_FAULT`, of any guest. Newer:
+        // `Documentation/virt/kvm/api.rst`, section 5: exits are added, and no VMM knows those of a newer kernel.
+        Injected::Interrupted | Injected::Shutdown | Injected::Newer { .. } => (true, ""),
         // `arch/x86/kvm/x86.c`, `kvm_arch_vcpu_ioctl_run`: `KVM_MP_STATE_UNINITIALIZED`, into which an INIT of the
         // kernel's own APIC puts a vCPU (`lapic.c`, `kvm_apic_accept_events`).
         Injected::NotStarted => (vm.has_kernel_apic, "the local APICs are not in the kernel"),
-        // `arch/x86/kvm/x86.c`, `vcpu_enter_guest`: `KVM_REQ_TRIPLE_FAULT`, of any guest.
-        Injected::Shutdown => (true, ""),
-        // `Documentation/virt/kvm/api.rst`, section 5: new exits are added, and no VMM knows those of a newer kernel.
-        Injected::Newer { .. } => (true, ""),
         Injected::Event { event, .. } => match event {
             // `arch/x86/kvm/svm/sev.c`, `sev_handle_vmgexit_msr_protocol` and `sev_handle_vmgexit`.
             event_type::SEV_TERM => (is_type(VmType::has_ghcb), "the VM is neither an SEV-ES nor an SNP VM"),

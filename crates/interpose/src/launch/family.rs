@@ -2,8 +2,9 @@
 
 use super::error::{LaunchError, Step};
 use super::keeper::{KILL, TERMINATE, Wire, Word};
-use super::spawn_unsafe::{FAILED, Filter, LISTENER, Order, spawn};
+use super::spawn_unsafe::{FAILED, LISTENER, Order, spawn};
 use super::stray;
+use crate::notify::Filter;
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketFlags, SocketType,

@@ -14,6 +14,7 @@ mod run;
 #[expect(unsafe_code, reason = "fork and exec are here")]
 mod spawn_unsafe;
 mod stray;
+mod supervision;
 mod threads;
 mod watch;
 

@@ -2,9 +2,10 @@
 
 use super::family::{Family, Start, system};
 use super::output::Collector;
-use super::spawn_unsafe::Filter;
+use super::supervision::Supervision;
 use super::watch::{Sample, Watch};
 use super::{Ended, Launch, LaunchError, Progress, Ran, Target, Via, binary, threads};
+use crate::notify::Filter;
 use crate::plan::{PLAN_VARIABLE, RING_VARIABLE};
 use crate::record::{Record, What};
 use crate::ring::Reader;
@@ -68,6 +69,8 @@ struct Run {
     collector: Collector,
     watch: Watch,
     trouble: Vec<String>,
+    /// Who answers the VMM's calls, if they come to us.
+    supervision: Option<Supervision>,
     /// The memory that the dynamic linker loads the shim from, which helpers that are executed later need, too.
     _shim: Option<OwnedFd>,
 }
@@ -88,9 +91,9 @@ impl Run {
         let shim_path = shim.as_ref().map(path_of);
         let (output, of_vmm) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| system("pipe", error))?;
         rustix::io::ioctl_fionbio(&output, true).map_err(|error| system("ioctl", error))?;
-        let filter: Option<Filter> = None;
+        let filter = (target.via == Via::Notify).then(|| Filter::for_stage(launch.plan.stage));
         let start = Instant::now();
-        let (family, _listener) = Family::start(&Start {
+        let (family, listener) = Family::start(&Start {
             path: &target.path,
             command: &launch.command,
             env: &launch.environment(&ring, shim_path.as_deref()),
@@ -99,6 +102,7 @@ impl Run {
             filter: filter.as_ref(),
             mark: &format!("{RING_VARIABLE}={ring}"),
         })?;
+        let supervision = listener.map(|listener| Supervision::start(listener, &launch.plan, &reader));
         Ok(Self {
             start,
             family,
@@ -109,6 +113,7 @@ impl Run {
             collector: Collector::new(launch.output_bytes),
             watch: Watch::new(start, launch.timeout, launch.settle),
             trouble: Vec::new(),
+            supervision: supervision.transpose()?,
             _shim: shim,
         })
     }
@@ -200,9 +205,19 @@ impl Run {
         if self.family.lost_its_keeper() {
             self.trouble.push("the process that watches over the VMM was killed during the run".into());
         }
+        // What the VMM does when it is told to end belongs to nobody, so the supervisor stops before, and tells of the
+        // last exits, which it knows only now.
+        let mut supervised = self.supervision.take();
+        if let (Some(supervision), false) = (&mut supervised, by_itself) {
+            self.trouble.extend(supervision.stop());
+            self.take_records();
+        }
         let grace = if end == Ended::Lost { Duration::ZERO } else { launch.grace };
         if !self.family.end(grace) {
             self.trouble.push("a process of the VMM cannot be killed: it waits in the kernel".into());
+        }
+        if let (Some(supervision), true) = (&mut supervised, by_itself) {
+            self.trouble.extend(supervision.stop());
         }
         self.take_output();
         if by_itself {

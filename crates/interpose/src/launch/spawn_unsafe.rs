@@ -4,6 +4,7 @@
 
 use super::error::Step;
 use super::keeper;
+use crate::notify::Filter;
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, send, sendmsg};
 use rustix::process::{
@@ -14,15 +15,6 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
-
-/// A filter of system calls that asks a supervisor.
-#[derive(Clone, Debug)]
-pub(super) struct Filter {
-    /// The program. `SECCOMP_RET_USER_NOTIF` is what makes the listener useful.
-    pub(super) program: Vec<libc::sock_filter>,
-    /// Flags beside `SECCOMP_FILTER_FLAG_NEW_LISTENER`. Those that the kernel does not know are left out.
-    pub(super) flags: u64,
-}
 
 /// What the new processes need, made before the first fork.
 pub(super) struct Order<'a> {
@@ -60,8 +52,8 @@ pub(super) fn spawn(order: &Order<'_>) -> io::Result<Pid> {
         strings.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect()
     };
     let filter = order.filter.map(|filter| libc::sock_fprog {
-        len: u16::try_from(filter.program.len()).unwrap_or(u16::MAX),
-        filter: filter.program.as_ptr().cast_mut(),
+        len: u16::try_from(filter.program().len()).unwrap_or(u16::MAX),
+        filter: filter.program().as_ptr().cast_mut(),
     });
     let mut all_signals = MaybeUninit::uninit();
     // SAFETY: The set is written whole.
@@ -131,7 +123,7 @@ fn be_vmm(raw: &Raw<'_>, keeper: Pid) -> ! {
     let limit = rustix::process::Rlimit { current: Some(0), ..rustix::process::getrlimit(Resource::Core) };
     let _ = rustix::process::setrlimit(Resource::Core, limit);
     if let (Some(program), Some(filter)) = (&raw.filter, order.filter) {
-        match install(program, filter.flags) {
+        match install(program, filter.flags()) {
             Some(listener) if hand_over(order.status, &listener) => {
                 // It is closed by exec. A `close` would wait for an answer that nobody gives yet.
                 std::mem::forget(listener);

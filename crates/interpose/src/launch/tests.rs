@@ -1,6 +1,7 @@
 //! Whatever a VMM does, the run ends, says how, and leaves nothing behind.
 
 mod machine;
+mod vmms;
 
 use super::*;
 use machine::{Scratch, run_c, run_sh, with_c};

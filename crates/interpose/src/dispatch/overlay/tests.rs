@@ -26,7 +26,7 @@ impl World {
         let file = memfd_create("test", MemfdFlags::CLOEXEC).unwrap();
         ftruncate(&file, crate::VCPU_BYTES as u64).unwrap();
         let world = Self {
-            player: Player::new(&plan).unwrap().unwrap(),
+            player: Player::of(&plan).unwrap().unwrap(),
             pages: VcpuPages::map(file.as_fd()).unwrap(),
             memory: SparseMemory::default(),
             taken: Cell::new(0),
@@ -214,8 +214,8 @@ fn other_vcpus_and_other_stages_are_left_alone() {
         let turn = world.player.run(File::Vcpu(0, 1), &world.pages, &|| panic!());
         assert_eq!(turn.by, By::Kernel);
     }
-    assert!(Player::new(&Plan::new(Stage::Overlay)).unwrap().is_none());
-    assert!(Player::new(&Plan::new(Stage::Scripted).with_scene("overlay-shutdown")).unwrap().is_none());
-    let error = Player::new(&Plan::new(Stage::Overlay).with_scene("other")).unwrap_err();
+    assert!(Player::of(&Plan::new(Stage::Overlay)).unwrap().is_none());
+    assert!(Player::of(&Plan::new(Stage::Scripted).with_scene("overlay-shutdown")).unwrap().is_none());
+    let error = Player::of(&Plan::new(Stage::Overlay).with_scene("other")).unwrap_err();
     assert_eq!(error, DispatchError::NoScene { name: "other".into() });
 }

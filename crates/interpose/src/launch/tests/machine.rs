@@ -108,6 +108,7 @@ pub(super) fn with_c(name: &str, body: &str, test: impl FnOnce(&Scratch, &Path))
         #include <sys/mman.h>
         #include <sys/syscall.h>
         #include <linux/filter.h>
+        #include <linux/kvm.h>
         #include <linux/seccomp.h>
     ";
     let scratch = Scratch::new(name);
