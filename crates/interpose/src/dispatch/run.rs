@@ -84,7 +84,11 @@ impl Dispatcher {
         let before = vcpu.pages.run();
         let ran = runner.run(memory, &before, &vcpu.pages);
         if ran.is_blocked {
-            // The VMM is still inside of the call, and its page is as it was.
+            // The VMM is still inside of the call, and its page is as it was. With the local APIC in the kernel this is
+            // how a guest that has ended looks.
+            if model.is_newly_over() {
+                self.put(What::SceneOver);
+            }
             return Outcome::Blocked;
         }
         let (mut result, mut after) = (ran.result, ran.after);

@@ -170,6 +170,19 @@ fn a_scene_is_played_to_its_end_and_the_end_is_told_once() {
 }
 
 #[test]
+fn a_guest_that_has_ended_is_told_of_where_its_vcpu_waits_in_the_kernel() {
+    let world = World::new(&scripted("save-and-run-on"));
+    world.dispatcher.open(b"/dev/kvm", true).unwrap().unwrap();
+    let vm = world.made(3, nr::KVM_CREATE_VM, 0);
+    assert_eq!(world.ioctl(vm, nr::KVM_CREATE_IRQCHIP, 0), Outcome::Done(Ok(0)));
+    let vcpu = world.made(vm, nr::KVM_CREATE_VCPU, 0);
+    let ends = (0..100).any(|_| world.ioctl(vcpu, nr::KVM_RUN, 0) == Outcome::Blocked);
+    assert!(ends && world.ioctl(vcpu, nr::KVM_RUN, 0) == Outcome::Blocked);
+    let over = world.records().iter().filter(|what| **what == What::SceneOver).count();
+    assert_eq!(over, 1);
+}
+
+#[test]
 fn who_enters_too_often_is_hung_and_still_ends_by_immediate_exit() {
     let world = World::new(&Plan { max_exits: 5, ..Plan::new(Stage::Scripted) });
     let (_, vcpu) = world.vcpu();
