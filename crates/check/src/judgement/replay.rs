@@ -89,7 +89,9 @@ mod tests {
             b"<>&|;()",
         ];
         let mut line = String::from("printf '%s\\0'");
-        words.iter().for_each(|word| push(&mut line, OsStr::from_bytes(word)));
+        for word in words {
+            push(&mut line, OsStr::from_bytes(word));
+        }
         assert!(line.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()), "{line}");
         let Ok(output) = Command::new("bash").args(["-c", &line]).output() else {
             println!("skipped: there is no bash");

@@ -5,7 +5,7 @@ use super::progress::Progress;
 use super::{Args, Format, Stage, Via};
 use crate::{Failure, print};
 use exeunt_check::foreign::{self, Choice, Profile, Progress as Event, Subject};
-use exeunt_check::judgement::{About, Kind, Replay, Report, SceneTime};
+use exeunt_check::judgement::{About, Kind, Replay, Report, SceneTime, inert};
 use exeunt_check::rules::Rule;
 use serde::Serialize;
 use std::ffi::OsString;
@@ -26,34 +26,42 @@ pub(super) fn judge(
     stop: &Arc<AtomicBool>,
 ) -> Result<(Report, Option<Failure>), Failure> {
     let (subject, choice) = (subject(args)?, choice(args, rules, stop));
+    let planned = foreign::plan(&subject, &choice).map_err(shown)?;
+    if let (Some(scene), true) = (&args.scene, planned.is_empty() && args.shard.is_none()) {
+        return Err(format!(
+            "no scene of these rules is named '{}'; --list lists all",
+            crate::one_line(scene)
+        ));
+    }
     let mut progress = Progress::new(args);
     let started = Instant::now();
-    let (mut judged, mut times, mut planned) = (Vec::new(), Vec::new(), 0);
+    let (mut judged, mut times) = (Vec::new(), Vec::new());
     let result = foreign::judge(&subject, &choice, &mut |event| match event {
-        Event::Started { scene, nth, of } => {
-            planned = of;
-            progress.show(scene, nth, of);
-        }
+        Event::Started { scene, nth, of } => progress.show(scene, nth, of),
         Event::Judged(one) => judged.push(one.clone()),
         Event::Ended { scene, elapsed, .. } => times.push(SceneTime { scene: scene.into(), elapsed }),
     });
     progress.clear();
-    let failure = result.err().map(|error| crate::one_line(&error.to_string()));
+    let is_stopped = stop.load(Ordering::Relaxed);
+    // That somebody stopped it is known already.
+    let failure = result.err().map(shown).filter(|_| !is_stopped);
     if let Some(failure) = failure.clone().filter(|_| judged.is_empty()) {
         return Err(failure);
     }
-    let is_stopped = stop.load(Ordering::Relaxed);
-    let interrupted = || format!("interrupted after {} of {planned} scenes", times.len());
+    let interrupted = || format!("interrupted after {} of {} scenes", times.len(), planned.len());
     let cut_short = failure.clone().or_else(|| is_stopped.then(interrupted));
-    let report = Report::new(about(args, &subject), &judged);
-    Ok((Report { times, cut_short, elapsed: started.elapsed(), ..report }, failure.filter(|_| !is_stopped)))
+    let about = about(args, &subject, planned.first().map(|planned| planned.stage.to_string()));
+    Ok((Report { times, cut_short, elapsed: started.elapsed(), ..Report::new(about, &judged) }, failure))
+}
+
+fn shown(error: impl std::fmt::Display) -> Failure {
+    inert(&error.to_string())
 }
 
 /// What would be played.
 pub(super) fn plan(args: &Args, rules: &[&'static Rule]) -> Result<Vec<Row>, Failure> {
     let choice = choice(args, rules, &Arc::default());
-    let planned =
-        foreign::plan(&subject(args)?, &choice).map_err(|error| crate::one_line(&error.to_string()))?;
+    let planned = foreign::plan(&subject(args)?, &choice).map_err(shown)?;
     let row = |planned: foreign::Planned| Row {
         scene: planned.scene,
         dialect: planned.dialect.to_string(),
@@ -65,7 +73,7 @@ pub(super) fn plan(args: &Args, rules: &[&'static Rule]) -> Result<Vec<Row>, Fai
 
 fn subject(args: &Args) -> Result<Subject, Failure> {
     let profile = args.profile.as_deref().map(Profile::load).transpose();
-    let profile = profile.map_err(|error| crate::one_line(&error.to_string()))?;
+    let profile = profile.map_err(shown)?;
     let via = args.via.map(|via| match via {
         Via::Shim => foreign::Via::Shim,
         Via::Notify => foreign::Via::Notify,
@@ -90,34 +98,33 @@ fn choice(args: &Args, rules: &[&'static Rule], stop: &Arc<AtomicBool>) -> Choic
     }
 }
 
-fn about(args: &Args, subject: &Subject) -> About {
+fn about(args: &Args, subject: &Subject, stage: Option<String>) -> About {
     let program = args.command.first().map(|program| program.to_string_lossy().into_owned());
     let file = program.as_deref().and_then(|program| Path::new(program).file_name());
     let name = file.map(|name| name.to_string_lossy().into_owned()).or(program);
     let profile = subject.profile.as_ref().map(|profile| profile.name.clone());
-    let stage = args.stage.and_then(|stage| clap::ValueEnum::to_possible_value(&stage));
     let via = args.via.and_then(|via| clap::ValueEnum::to_possible_value(&via));
+    let options = options(args, stage.as_deref());
     About {
         kind: Kind::Foreign,
         name: name.or_else(|| profile.clone()).unwrap_or_default(),
         command: args.command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
         profile,
         via: via.map(|via| via.get_name().into()),
-        stage: stage.map(|stage| stage.get_name().into()),
+        stage,
         dialect: args.dialect.map(|dialect| dialect.to_string()),
         seed: args.seed,
         shard: args.shard.map(|shard| shard.to_string()),
-        replay: Replay { options: options(args), command: args.command.clone() },
+        replay: Replay { options, command: args.command.clone() },
     }
 }
 
 /// What a line has to say to show a verdict again, besides the rule and the scene.
-fn options(args: &Args) -> Vec<OsString> {
+fn options(args: &Args, stage: Option<&str>) -> Vec<OsString> {
     let mut options = vec![OsString::from("--seed"), args.seed.to_string().into()];
-    let stage = args.stage.and_then(|stage| clap::ValueEnum::to_possible_value(&stage));
     let via = args.via.and_then(|via| clap::ValueEnum::to_possible_value(&via));
     let given = [
-        ("--stage", stage.map(|stage| stage.get_name().to_string())),
+        ("--stage", stage.map(str::to_string)),
         ("--dialect", args.dialect.map(|dialect| dialect.to_string())),
         ("--via", via.map(|via| via.get_name().to_string())),
         ("--profile", args.profile.clone()),

@@ -3,6 +3,8 @@
 mod abi;
 mod certs;
 mod certs_fetch;
+mod check;
+mod check_reports;
 mod explain;
 mod explore;
 mod migrate;
