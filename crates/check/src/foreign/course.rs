@@ -37,26 +37,28 @@ pub fn judge(
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Vec<Judged>, ForeignError> {
     let scenes = scenes(subject, choice)?;
-    let of = scenes.iter().filter(|scene| scene.is_played()).count();
-    let (mut nth, mut has_vm) = (0, false);
+    let (played, left): (Vec<_>, Vec<_>) = scenes.iter().partition(|scene| scene.is_played());
+    let of = played.len();
+    let mut has_vm = false;
     let mut all = Vec::new();
-    for scene in &scenes {
-        let judged = if let Some(why) = &scene.left_out {
-            left_out(scene, why)
-        } else {
-            nth += 1;
-            let name = scene.situation.name;
-            progress(Progress::Started { scene: name, nth, of });
-            let start = Instant::now();
-            let outcome = play(subject, choice, scene)?;
-            has_vm |= outcome.has_vm;
-            if !has_vm {
-                // It will not make one in the next scene either, and may take all its time for that.
-                return Err(ForeignError::NoVm { ended: outcome.ended, output: outcome.output });
-            }
-            progress(Progress::Ended { scene: name, nth, of, elapsed: start.elapsed() });
-            outcome.judged
-        };
+    for (nth, scene) in (1..).zip(played) {
+        let name = scene.situation.name;
+        progress(Progress::Started { scene: name, nth, of });
+        let start = Instant::now();
+        let outcome = play(subject, choice, scene)?;
+        has_vm |= outcome.has_vm;
+        if !has_vm {
+            // It will not make one in the next scene either, and may take all its time for that.
+            return Err(ForeignError::NoVm { ended: outcome.ended, output: outcome.output });
+        }
+        progress(Progress::Ended { scene: name, nth, of, elapsed: start.elapsed() });
+        for judged in &outcome.judged {
+            progress(Progress::Judged(judged));
+        }
+        all.extend(outcome.judged);
+    }
+    for scene in left {
+        let judged = left_out(scene, scene.left_out.as_deref().unwrap_or_default());
         for judged in &judged {
             progress(Progress::Judged(judged));
         }

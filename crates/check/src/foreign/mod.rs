@@ -133,7 +133,7 @@ pub enum ForeignError {
         why: String,
     },
     /// The VMM was started and made no VM.
-    #[error("the VMM made no VM: {ended}. It said: {output}")]
+    #[error("the VMM made no VM: {ended}{}{output}", if output.is_empty() { "" } else { ". It said: " })]
     NoVm {
         /// How it ended.
         ended: String,

@@ -114,14 +114,22 @@ fn judge(scene: &Scene, ran: &Ran) -> Result<Outcome, ForeignError> {
         }
         _ => case.judge(&scene.rules),
     };
-    Ok(Outcome {
-        judged,
-        has_vm: case.vm_type().is_some(),
-        ended: format!("{:?}", ran.end),
-        output: output.into(),
-    })
+    Ok(Outcome { judged, has_vm: case.vm_type().is_some(), ended: words(ran.end), output: output.into() })
 }
 
 fn wrong_type(has: VmType, needs: VmType) -> String {
     format!("the VMM made a VM of type {}, and the scene needs {}", has.name(), needs.name())
+}
+
+/// How a VMM ended, for people.
+fn words(end: Ended) -> String {
+    match end {
+        Ended::Exited(status) => format!("it exited with status {status}"),
+        Ended::Killed(signal) => format!("signal {signal} ended it"),
+        Ended::Paused | Ended::GuestDone => "it is there and does nothing".into(),
+        Ended::TimedOut => "it was still running when its time was up".into(),
+        Ended::Hung => "it entered vCPUs without end".into(),
+        Ended::Cancelled => "it was stopped".into(),
+        Ended::Lost => "nobody knows how it ended".into(),
+    }
 }
