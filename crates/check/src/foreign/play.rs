@@ -105,7 +105,10 @@ fn judge(scene: &Scene, ran: &Ran) -> Result<Outcome, ForeignError> {
         What::Trouble { why } => Some(why.as_str()),
         _ => None,
     });
-    let trouble = trouble.or_else(|| ran.trouble.first().map(String::as_str));
+    // What else went wrong around the run says nothing about the VMM, unless records are missing.
+    let missing =
+        || (!ran.is_complete).then(|| ran.trouble.first().map_or("records are missing", String::as_str));
+    let trouble = trouble.or_else(missing);
     let needs = scene.situation.vm_type;
     let judged = match (case.vm_type(), trouble) {
         (_, Some(why)) => left_out(scene, why),

@@ -1,6 +1,6 @@
 //! Which scenes a VMM is put into, and which of them cannot be played with it.
 
-use super::{Choice, Stage, Subject};
+use super::{Choice, Profile, Stage, Subject};
 use crate::rules::{self, Rule};
 use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::{Arch, Dialect, Kernel};
@@ -90,8 +90,9 @@ fn why_not(subject: &Subject, choice: &Choice, situation: &Situation) -> Option<
         return Some("the scene needs a judge inside of the VMM".into());
     }
     if let Some(profile) = &subject.profile {
-        if !situation.plays_in(profile.vm_type) {
-            let (has, needs) = (profile.vm_type.name(), situation.vm_type.name());
+        if vm_type(profile, situation).is_none() {
+            let has: Vec<_> = profile.vm_types.iter().map(|vm_type| vm_type.name()).collect();
+            let (has, needs) = (has.join(" or "), situation.vm_type.name());
             return Some(format!("the VMM makes a VM of type {has}, and the scene needs {needs}"));
         }
         if situation.vcpus > 1 && !profile.takes("vcpus") {
@@ -116,6 +117,12 @@ fn why_not(subject: &Subject, choice: &Choice, situation: &Situation) -> Option<
         }
         _ => None,
     }
+}
+
+/// The type of VM that the scene is played in: its own, if the VMM can make one.
+pub(super) fn vm_type(profile: &Profile, situation: &Situation) -> Option<VmType> {
+    let own = profile.vm_types.iter().find(|vm_type| **vm_type == situation.vm_type);
+    own.or_else(|| profile.vm_types.iter().find(|vm_type| situation.plays_in(**vm_type))).copied()
 }
 
 /// What a VMM does about faults is its own policy, which the profile declares, unless it can be told.

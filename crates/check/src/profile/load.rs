@@ -15,7 +15,7 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 const MAX_SETTLE_MS: u64 = 60_000;
 const SETTLE_MS: u64 = 500;
 /// What a scene may want of a VMM.
-const ORDERS: [&str; 4] = ["convert-faults", "ignore-events", "certificates", "vcpus"];
+const ORDERS: [&str; 5] = ["vm-type", "convert-faults", "ignore-events", "certificates", "vcpus"];
 const STAGES: [Stage; 3] = [Stage::Observe, Stage::Overlay, Stage::Scripted];
 
 #[derive(Deserialize)]
@@ -29,7 +29,7 @@ struct ProfileToml {
     #[serde(rename = "match-if")]
     probe: Option<ProbeToml>,
     stages: Vec<String>,
-    vm_type: Option<String>,
+    vm_type: Option<OneOrMore>,
     #[serde(default)]
     args: Vec<String>,
     #[serde(default)]
@@ -45,6 +45,23 @@ struct ProfileToml {
     #[serde(default)]
     when: BTreeMap<String, Vec<String>>,
     ends: String,
+}
+
+/// A name, or a list of them.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrMore {
+    One(String),
+    More(Vec<String>),
+}
+
+impl OneOrMore {
+    fn names(&self) -> &[String] {
+        match self {
+            Self::One(name) => std::slice::from_ref(name),
+            Self::More(names) => names,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -88,7 +105,10 @@ pub(super) fn parse(name: &str, origin: &str, text: &str) -> Result<Profile, Pro
         message,
     })?;
     let stages = file.stages.iter().filter_map(|name| stage(name)).collect();
-    let vm_type = file.vm_type.as_deref().map_or(Some(VmType::Default), VmType::from_name);
+    let vm_types = match &file.vm_type {
+        None => vec![VmType::Default],
+        Some(types) => types.names().iter().filter_map(|name| VmType::from_name(name)).collect(),
+    };
     Ok(Profile {
         name: name.into(),
         title: file.about,
@@ -97,7 +117,7 @@ pub(super) fn parse(name: &str, origin: &str, text: &str) -> Result<Profile, Pro
         matches: file.matches,
         probe: file.probe.map(|probe| Probe { args: probe.args, says: probe.says }),
         stages,
-        vm_type: vm_type.unwrap_or(VmType::Default),
+        vm_types,
         args: file.args,
         env: file.env,
         files_in: file.files_in,
@@ -131,10 +151,7 @@ fn check(file: &ProfileToml) -> Result<(), (&'static str, String)> {
         line("match-if", &probe.says)?;
     }
     check_stages(file)?;
-    if let Some(name) = file.vm_type.as_ref().filter(|name| VmType::from_name(name).is_none()) {
-        let known: Vec<_> = VmType::ALL.iter().map(|vm_type| vm_type.name()).collect();
-        return Err(("vm-type", format!("no VM type is named '{name}'; there are {}", known.join(", "))));
-    }
+    check_types(file)?;
     if !matches!(file.ends.as_str(), "exits" | "pauses") {
         return Err(("ends", format!("a VMM exits or pauses; '{}' is neither", file.ends)));
     }
@@ -145,6 +162,20 @@ fn check(file: &ProfileToml) -> Result<(), (&'static str, String)> {
         return Err(("when", format!("no order is named '{name}'; there are {}", ORDERS.join(", "))));
     }
     check_filled(file)
+}
+
+fn check_types(file: &ProfileToml) -> Result<(), (&'static str, String)> {
+    let Some(names) = file.vm_type.as_ref().map(OneOrMore::names) else { return Ok(()) };
+    if let Some(name) = names.iter().find(|name| VmType::from_name(name).is_none()) {
+        let known: Vec<_> = VmType::ALL.iter().map(|vm_type| vm_type.name()).collect();
+        return Err(("vm-type", format!("no VM type is named '{name}'; there are {}", known.join(", "))));
+    }
+    match names.len() {
+        0 => Err(("vm-type", "none is named".into())),
+        1 => Ok(()),
+        _ if file.when.contains_key("vm-type") => Ok(()),
+        _ => Err(("vm-type", "of several types one is chosen by the arguments `vm-type` in `when`".into())),
+    }
 }
 
 fn check_stages(file: &ProfileToml) -> Result<(), (&'static str, String)> {

@@ -38,8 +38,8 @@ pub struct Profile {
     pub probe: Option<Probe>,
     /// What can be behind the VMM's calls, the best first.
     pub stages: Vec<Stage>,
-    /// The type of the VM that the arguments lead to.
-    pub vm_type: VmType,
+    /// The types of VMs that the arguments lead to. Of several, one is chosen by [`Profile::when`].
+    pub vm_types: Vec<VmType>,
     /// The arguments, with placeholders.
     pub args: Vec<String>,
     /// Variables of the environment, with placeholders.

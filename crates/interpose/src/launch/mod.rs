@@ -82,6 +82,8 @@ impl Launch {
 pub struct Ran {
     /// What crossed the boundary. Of a run that was ended by us, nothing after our decision is here.
     pub records: Vec<Record>,
+    /// No record is missing or damaged.
+    pub is_complete: bool,
     /// How it ended.
     pub end: Ended,
     /// What the VMM wrote.

@@ -233,10 +233,12 @@ impl Run {
             self.trouble
                 .push("the log of records was damaged: the VMM died while it wrote, or wrote to it".into());
         }
+        let is_complete = !self.reader.is_full() && !self.reader.is_torn();
         let output = self.collector.finish();
         self.trouble.extend(hints(end, target.via, &self.records, &output.text));
         Ran {
             records: self.records,
+            is_complete,
             end,
             output,
             via: target.via,

@@ -165,9 +165,13 @@ fn agreement(view: &View<'_>) -> Judgement {
         if conversion(exit).is_some() && !vcpus.contains(&exit.run.vcpu) {
             vcpus.push(exit.run.vcpu);
         }
-        // What the pages are when the next vCPU is entered.
-        let after = exit.pages_after();
-        for (effect, _) in &exit.effects {
+        // What the pages are when the next vCPU is entered. Where vCPUs run at the same time, another one may have changed
+        // them after the discard.
+        let mut after = if view.trial.is_concurrent { (*exit.pages).clone() } else { exit.pages_after() };
+        for (effect, result) in &exit.effects {
+            if view.trial.is_concurrent {
+                after.note(effect, result.is_ok());
+            }
             let Effect::Discard { range, backing } = effect else { continue };
             let user = if *backing == Backing::Private { PageState::Private } else { PageState::Shared };
             let in_use = after.count(*range, user);

@@ -160,6 +160,14 @@ impl Taken {
             }
             (_, nr::KVM_MEMORY_ENCRYPT_OP) => {
                 let command = SevCmd::read_from_prefix(call.before).ok().map(|(command, _)| command.id);
+                match (command, done) {
+                    // Kernels without types of VMs make one of these out of an ordinary VM.
+                    (Some(id::INIT), Ok(())) if self.vm_type == VmType::Default => self.vm_type = VmType::Sev,
+                    (Some(id::ES_INIT), Ok(())) if self.vm_type == VmType::Default => {
+                        self.vm_type = VmType::SevEs;
+                    }
+                    _ => {}
+                }
                 let is_meant = command == Some(id::SNP_ENABLE_REQ_CERTS) && self.vm_type == VmType::Snp;
                 is_meant.then_some(Crossing::EnableReqCerts { result: done })
             }
