@@ -32,8 +32,8 @@ use std::process::ExitCode;
 
 A line marked 'again' shows one verdict again. docs/checking.md says how to read a verdict.
 
-Exit status: 0 no MUST was broken, 1 one was, 2 it could not be run, nothing was exercised, or a report could not be
-written, 130 interrupted. With --demo: 0 each one was caught and our own half was not, 1 otherwise.")]
+Exit status: 0 no MUST was broken, 1 one was, 2 it could not be run, no rule was exercised, or a report could not be written,
+130 interrupted. With --demo: 0 our half passes and each wrong one is caught, 1 otherwise.")]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub(crate) struct Args {
     /// The VMM and its arguments
@@ -98,7 +98,7 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
 
-    /// Write a report for CI systems, as XML of `JUnit`
+    /// Write a report for CI systems, as JUnit XML
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
 

@@ -14,7 +14,7 @@ pub fn inert(text: &str) -> String {
             break;
         }
         if is_active(letter) {
-            inert.extend(letter.escape_unicode());
+            inert.extend(letter.escape_debug());
         } else {
             inert.push(letter);
         }
@@ -40,7 +40,7 @@ mod tests {
     #[test]
     fn what_moves_a_cursor_or_turns_a_line_is_written_out_and_the_rest_stays() {
         assert_eq!(inert("\u{1b}[2Jgone\r\n"), r"\u{1b}[2Jgone");
-        assert_eq!(inert("a\nb\tc\u{9b}1m"), r"a\u{a}b\u{9}c\u{9b}1m");
+        assert_eq!(inert("a\nb\tc\u{9b}1m\0"), r"a\nb\tc\u{9b}1m\0");
         assert_eq!(inert("abc\u{202e}cba\u{2028}\u{200b}"), r"abc\u{202e}cba\u{2028}\u{200b}");
         assert_eq!(inert("größer <b> & 'c' ✓"), "größer <b> & 'c' ✓");
     }

@@ -1,6 +1,6 @@
-//! A report as XML of `JUnit`: a suite for each section of the rules, a case for each rule and scene.
+//! A report as JUnit XML: a suite for each section of the rules, a case for each rule and scene.
 //!
-//! `JUnit` has no warnings: a case whose SHOULD or HAZARD was broken passes, and its output says so.
+//! JUnit has no warnings: a case whose SHOULD or HAZARD was broken passes, and its output says so.
 
 use super::report::{Report, RuleReport, SceneReport, Word};
 use super::text::plain;

@@ -5,6 +5,7 @@ use super::progress::Progress;
 use super::{Args, Format, Stage, Via};
 use crate::{Failure, print};
 use exeunt_check::foreign::{self, Choice, Profile, Progress as Event, Subject};
+use exeunt_check::judge::{Judged, Verdict};
 use exeunt_check::judgement::{About, Kind, Replay, Report, SceneTime, inert};
 use exeunt_check::rules::Rule;
 use serde::Serialize;
@@ -45,7 +46,8 @@ pub(super) fn judge(
     let is_stopped = stop.load(Ordering::Relaxed);
     // That somebody stopped it is known already.
     let failure = result.err().map(shown).filter(|_| !is_stopped);
-    if let Some(failure) = failure.clone().filter(|_| judged.is_empty()) {
+    let is_exercised = |judged: &Judged| !matches!(judged.verdict, Verdict::NotExercised { .. });
+    if let Some(failure) = failure.clone().filter(|_| !judged.iter().any(is_exercised)) {
         return Err(failure);
     }
     let interrupted = || format!("interrupted after {} of {} scenes", times.len(), planned.len());

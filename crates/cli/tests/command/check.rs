@@ -192,3 +192,74 @@ fn options_that_make_no_sense_are_refused_with_what_would() {
         assert!(text.contains(part), "{arguments:?}: {text}");
     }
 }
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod foreign {
+    use super::*;
+    use crate::Folder;
+    use rustix::process::{Pid, Signal, kill_process};
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn what_cannot_be_a_vmm_is_a_mistake_and_no_verdict() {
+        let folder = Folder::new("check-foreign");
+        let script = folder.file("vmm", "#!/bin/sh\nexit 0\n");
+        for (command, part) in [
+            ("/nowhere/vmm", "/nowhere/vmm"),
+            ("no-such-program-anywhere", "no-such-program-anywhere"),
+            (folder.path(), folder.path()),
+            (script.as_str(), "may not be executed"),
+            ("true", "made no VM"),
+            ("false", "made no VM"),
+        ] {
+            let arguments = ["check", "--scene", "unknown-event", "--", command];
+            let text = mistake(&arguments, &exeunt(&arguments));
+            assert!(text.contains(part), "{command}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_scene_that_there_is_not_and_a_rule_without_a_scene_are_mistakes() {
+        for arguments in [["--scene", "nowhere"], ["--rule", "XX-1"]] {
+            let arguments = [&["check"], arguments.as_slice(), &["--", "true"]].concat();
+            mistake(&arguments, &exeunt(&arguments));
+        }
+    }
+
+    #[test]
+    fn an_interrupt_ends_the_vmm_and_the_check_and_the_report_says_that_it_is_not_whole() {
+        let folder = Folder::new("check-interrupt");
+        let page = format!("{}/r.html", folder.path());
+        let json = format!("{}/out.json", folder.path());
+        // Nobody else sleeps for so long.
+        let seconds = format!("86{}", std::process::id());
+        let mut check = Command::new(env!("CARGO_BIN_EXE_exeunt"))
+            .args(["check", "--format", "json", "--html", &page, "--", "sleep", &seconds])
+            .stdin(Stdio::null())
+            .stdout(std::fs::File::create(&json).unwrap())
+            .spawn()
+            .unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !is_running(&seconds) {
+            assert!(Instant::now() < deadline, "the VMM is not started");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        kill_process(Pid::from_child(&check), Signal::INT).unwrap();
+        assert_eq!(check.wait().unwrap().code(), Some(130));
+        assert!(!is_running(&seconds), "an orphan");
+        let document: Value = serde_json::from_str(&std::fs::read_to_string(&json).unwrap()).unwrap();
+        assert_eq!(document["complete"], false);
+        assert!(document["cut_short"].as_str().unwrap().starts_with("interrupted after 0 of "));
+        assert!(std::fs::read_to_string(&page).unwrap().contains("This is not all that was to be judged"));
+    }
+
+    /// Whether a `sleep` with this argument lives.
+    fn is_running(seconds: &str) -> bool {
+        let argument = format!("\0{seconds}\0");
+        let is_it = |entry: std::fs::DirEntry| {
+            let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            line.starts_with(b"sleep\0") && String::from_utf8_lossy(&line).ends_with(&argument)
+        };
+        std::fs::read_dir("/proc").unwrap().filter_map(Result::ok).any(is_it)
+    }
+}
