@@ -98,7 +98,7 @@ fn a_vmm_that_opens_kvm_twice_has_two_files_and_two_vms() {
 
 #[test]
 fn a_vmm_that_replies_with_nonsense_is_recorded_to_its_end() {
-    let body = r#"
+    let body = r"
         for (int n = 0; n < 50; n++) {
             ioctl(vcpu, KVM_RUN, 0L);
             memset((char *) run + 8, n * 37, 2040);
