@@ -4,6 +4,7 @@ use super::{Choice, Profile, Stage, Subject};
 use crate::rules::{self, Rule};
 use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::{Arch, Dialect, Kernel};
+use exeunt_scenes::overlay::{self, Overlay};
 use exeunt_scenes::{Situation, situations};
 
 /// A scene and the rules that are judged there.
@@ -38,7 +39,7 @@ pub(super) fn chosen(subject: &Subject, choice: &Choice, stage: Stage, host: Opt
             let rules = rules::all().filter(is_chosen).collect();
             vec![Scene { situation, stage, rules, left_out: None }]
         }
-        Stage::Overlay => Vec::new(),
+        Stage::Overlay => overlay::all().iter().map(|scene| overlaid(subject, choice, scene, host)).collect(),
         Stage::Scripted => {
             situations::all().into_iter().map(|situation| scripted(subject, choice, situation)).collect()
         }
@@ -65,6 +66,16 @@ fn halt(cpu: exeunt_model::guest::Cpu) -> exeunt_model::device::Program {
 fn on_host(mut situation: Situation, host: Option<Kernel>) -> Situation {
     situation.kernel = host.unwrap_or_default();
     situation
+}
+
+/// An exit can come on the host's own kernel; whether it can in this VM is seen when there is one.
+fn overlaid(subject: &Subject, choice: &Choice, scene: &Overlay, host: Option<Kernel>) -> Scene {
+    let situation = scene.situation(host.unwrap_or_default());
+    let is_chosen = |rule: &&'static Rule| {
+        choice.rules.contains(&rule.id.as_str()) && scene.rules.contains(&rule.id.as_str())
+    };
+    let left_out = why_not(subject, choice, &situation);
+    Scene { situation, stage: Stage::Overlay, rules: rules::all().filter(is_chosen).collect(), left_out }
 }
 
 fn scripted(subject: &Subject, choice: &Choice, mut situation: Situation) -> Scene {

@@ -86,8 +86,10 @@ pub struct Ran {
     pub is_complete: bool,
     /// How it ended.
     pub end: Ended,
-    /// What the VMM wrote.
+    /// What the VMM wrote, of a run that was ended by us up to our decision.
     pub output: Output,
+    /// What it wrote after our decision.
+    pub last_words: Output,
     /// The way in.
     pub via: Via,
     /// Why this way, if it was chosen.

@@ -17,6 +17,12 @@ impl Output {
     pub const fn truncated(&self) -> bool {
         self.omitted_bytes > 0
     }
+
+    /// Puts what came later behind it.
+    pub(super) fn join(&mut self, later: &Self) {
+        self.text.push_str(&later.text);
+        self.omitted_bytes = self.omitted_bytes.saturating_add(later.omitted_bytes);
+    }
 }
 
 /// Takes bytes in and never holds more than its limit.

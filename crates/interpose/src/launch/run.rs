@@ -77,6 +77,8 @@ struct Run {
 
 /// How often the log is looked at.
 const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+/// How much of what is said after the end is kept.
+const LAST_WORDS_BYTES: usize = 4096;
 /// How often progress is told.
 const PROGRESS: Duration = Duration::from_millis(50);
 
@@ -205,6 +207,10 @@ impl Run {
         if self.family.lost_its_keeper() {
             self.trouble.push("the process that watches over the VMM was killed during the run".into());
         }
+        self.take_output();
+        // What the VMM says when it is told to end is no sign of anything.
+        let last_words = Collector::new(launch.output_bytes.min(LAST_WORDS_BYTES));
+        let output = std::mem::replace(&mut self.collector, last_words);
         // What the VMM does when it is told to end belongs to nobody, so the supervisor stops before, and tells of the
         // last exits, which it knows only now.
         let mut supervised = self.supervision.take();
@@ -234,13 +240,18 @@ impl Run {
                 .push("the log of records was damaged: the VMM died while it wrote, or wrote to it".into());
         }
         let is_complete = !self.reader.is_full() && !self.reader.is_torn();
-        let output = self.collector.finish();
+        let mut output = output.finish();
+        let last_words = self.collector.finish();
+        if by_itself {
+            output.join(&last_words);
+        }
         self.trouble.extend(hints(end, target.via, &self.records, &output.text));
         Ran {
             records: self.records,
             is_complete,
             end,
             output,
+            last_words,
             via: target.via,
             why: target.why,
             trouble: self.trouble,

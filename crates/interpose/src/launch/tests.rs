@@ -52,7 +52,10 @@ fn a_vmm_has_time_for_its_own_end() {
         launch.timeout = Duration::from_millis(200);
         launch.grace = Duration::from_secs(5);
     });
-    assert_eq!((ran.end, ran.output.text.as_str()), (Ended::TimedOut, "bye\n"));
+    assert_eq!(
+        (ran.end, ran.output.text.as_str(), ran.last_words.text.as_str()),
+        (Ended::TimedOut, "", "bye\n")
+    );
 }
 
 #[test]

@@ -13,18 +13,24 @@ pub(super) fn is_inside(pid: i32) -> bool {
     })
 }
 
-/// A line of `/proc/*/syscall`: the number of the call and its arguments in hex, or `running`.
+/// A line of `/proc/*/syscall`: the number of the call, its six arguments, the stack pointer and the program counter, in
+/// hex but for the number; or `running`.
 ///
-/// Source: Linux v6.12 `fs/proc/base.c`, `proc_pid_syscall`.
+/// A worker of the kernel's, such as that of KVM for huge pages, is a thread of the process, too, and shows the call
+/// of the thread that it was made from. It has no stack of the process's.
+///
+/// Source: Linux v6.12 `fs/proc/base.c`, `proc_pid_syscall`, and `arch/x86/kvm/mmu/mmu.c`, `kvm_mmu_start_lpage_recovery`.
 fn is_running_vcpu(line: &str) -> bool {
     let mut words = line.split_whitespace();
-    let argument = |word: Option<&str>| u64::from_str_radix(word?.strip_prefix("0x")?, 16).ok();
-    match words.next() {
-        Some("running") => true,
-        Some(number) if number.parse() == Ok(libc::SYS_ioctl) => {
-            let _descriptor = words.next();
+    let first = words.next();
+    let numbers: Vec<u64> =
+        words.filter_map(|word| u64::from_str_radix(word.strip_prefix("0x")?, 16).ok()).collect();
+    match (first, &numbers[..]) {
+        (Some("running"), _) => true,
+        (Some(number), [_descriptor, request, _, _, _, _, stack, _]) => {
             // The kernel takes the lower half of the request.
-            argument(words.next()).is_some_and(|request| request & 0xffff_ffff == u64::from(KVM_RUN.0))
+            let is_run = request & 0xffff_ffff == u64::from(KVM_RUN.0);
+            number.parse() == Ok(libc::SYS_ioctl) && is_run && *stack != 0
         }
         _ => false,
     }
@@ -40,6 +46,7 @@ mod tests {
             ("16 0xb 0xae80 0x0 0x0 0x0 0x0 0x7ffc 0x7f11", true),
             ("16 0xb 0xffffffff0000ae80 0x0 0x0 0x0 0x0 0x7ffc 0x7f11", true),
             ("running\n", true),
+            ("16 0x9 0xae80 0x0 0x0 0x5587 0x0 0x0 0x0", false),
             ("16 0xb 0xae41 0x0 0x0 0x0 0x0 0x7ffc 0x7f11", false),
             ("202 0x7f 0xae80 0x0 0x0 0x0 0x0 0x7ffc 0x7f11", false),
             ("-1 0x7ffc 0x7f11", false),

@@ -108,7 +108,7 @@ fn a_vmm_that_replies_with_nonsense_is_recorded_to_its_end() {
             ioctl(vcpu, 0x4008ae00 | request, 8L);
         }
         return 9;
-    "#;
+    ";
     let Some(ran) = run("nonsense", "conversion-on-6.12", body, |_| {}) else { return };
     assert!(matches!(ran.end, Ended::Exited(9) | Ended::GuestDone | Ended::Killed(_)), "{:?}", ran.end);
     assert!(!exits(&ran).is_empty(), "{:?}", ran.trouble);
