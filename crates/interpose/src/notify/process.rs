@@ -67,6 +67,11 @@ impl Processes {
         Some(self.known.entry(pid).or_insert_with(fresh).clone())
     }
 
+    /// The process that a thread was of when it was met. It is to be made sure of by the caller.
+    pub(super) fn remembered(&self, tid: i32) -> Option<&Process> {
+        self.known.get(self.threads.get(&tid)?)
+    }
+
     fn meet(&mut self, tid: i32) -> Option<i32> {
         let pid = status_field(tid, "Tgid:")?.parse().ok()?;
         if self.threads.len() >= MOST_THREADS {

@@ -16,9 +16,11 @@ use crate::record::File;
 use exeunt_abi::Errno;
 use exeunt_abi::kvm::ioctl as nr;
 use exeunt_abi::kvm::ioctl::Ioctl;
-use exeunt_abi::kvm::run::{ExitReason, RunPage};
+use exeunt_abi::kvm::run::ExitReason;
 use exeunt_model::UserMemory;
+use exeunt_model::device::LivePages;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -39,7 +41,40 @@ pub(super) struct Entries {
 struct Entered {
     pages: VcpuPages,
     /// The page when the vCPU was entered, and the entry that nothing is known of yet.
-    pending: Option<(RunPage, Pending)>,
+    pending: Option<(Head, Pending)>,
+    /// The thread that entered it last, with the file that it should be.
+    thread: i32,
+    /// Entries of that thread until the file is looked at again.
+    trusted: u32,
+}
+
+/// How often a number is taken to lead where it led to. A vCPU is told apart when it is made; what else is put behind
+/// its number cannot be entered.
+const TRUSTED: u32 = 64;
+
+/// What an exit changes in a run page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Head([u8; HEAD_BYTES]);
+
+/// Up to the end of the union.
+const HEAD_BYTES: usize = 288;
+
+impl Head {
+    fn of(pages: &VcpuPages) -> Self {
+        let mut bytes = [0; HEAD_BYTES];
+        pages.load(0, &mut bytes);
+        Self(bytes)
+    }
+
+    fn immediate_exit(&self) -> bool {
+        let [_, immediate_exit, ..] = self.0;
+        immediate_exit != 0
+    }
+
+    fn reason(&self) -> ExitReason {
+        let [_, _, _, _, _, _, _, _, a, b, c, d, ..] = self.0;
+        ExitReason(u32::from_le_bytes([a, b, c, d]))
+    }
 }
 
 #[derive(Debug)]
@@ -96,7 +131,7 @@ impl Supervisor {
         }
         member.handed.set_caller(Caller { checked: None, ..Caller::on(call.id, fd) });
         if request == nr::KVM_RUN {
-            return Some(member.enter(process, fd, arg));
+            return Some(member.enter(call, process, fd));
         }
         Some(match member.dispatcher.before(fd, request.0, arg, &process.memory) {
             Before::NotOurs => Answer::Continue,
@@ -178,30 +213,44 @@ impl Member {
         self.dispatcher.knows(fd)
     }
 
-    /// `KVM_RUN`: what the entry before it brought is known now.
-    fn enter(&mut self, process: &Process, fd: i32, arg: u64) -> Answer {
-        let entered = match self.entries.vcpus.remove(&fd) {
-            Some(entered) => entered,
-            None => match self.handed.pages(fd) {
-                Ok(pages) => Entered { pages, pending: None },
-                Err(_) => return Answer::Continue,
-            },
-        };
-        let Entered { pages, mut pending } = entered;
-        let now = pages.run();
-        if let Some((before, pending)) = pending.take() {
-            self.dispatcher.after(pending, outcome(&before, &now), &process.memory);
+    /// `KVM_RUN` of a thread on a vCPU that was entered before, if that is what its number leads to.
+    pub(super) fn enter_again(&mut self, call: &Notification, process: &Process, fd: i32) -> Option<Answer> {
+        let Entries { copies, vcpus, making, .. } = &mut self.entries;
+        let entered = vcpus.get_mut(&fd).filter(|_| making.is_empty())?;
+        if entered.thread == call.tid && entered.trusted != 0 {
+            entered.trusted = entered.trusted.saturating_sub(1);
+        } else {
+            if foreign_unsafe::is_same_file(copies.get(&fd)?.as_fd(), call.tid, fd) != Some(true) {
+                return None;
+            }
+            (entered.thread, entered.trusted) = (call.tid, TRUSTED);
         }
-        let answer = match self.dispatcher.before(fd, nr::KVM_RUN.0, arg, &process.memory) {
-            Before::NotOurs => Answer::Continue,
-            Before::Done(result) => Answer::Return(result.map(i64::from)),
-            Before::Call(entry) => {
-                pending = Some((pages.run(), entry));
-                Answer::Continue
+        Some(self.enter(call, process, fd))
+    }
+
+    /// `KVM_RUN`: what the entry before it brought is known now.
+    fn enter(&mut self, call: &Notification, process: &Process, fd: i32) -> Answer {
+        let Self { dispatcher, handed, entries, .. } = self;
+        let entered = match entries.vcpus.entry(fd) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                let Ok(pages) = handed.pages(fd) else { return Answer::Continue };
+                entry.insert(Entered { pages, pending: None, thread: call.tid, trusted: 0 })
             }
         };
-        self.entries.vcpus.insert(fd, Entered { pages, pending });
-        answer
+        if let Some((before, pending)) = entered.pending.take() {
+            let result = outcome(&before, &Head::of(&entered.pages));
+            dispatcher.after(pending, result, &process.memory);
+        }
+        let [_, _, arg, ..] = call.args;
+        match dispatcher.before(fd, nr::KVM_RUN.0, arg, &process.memory) {
+            Before::NotOurs => Answer::Continue,
+            Before::Done(result) => Answer::Return(result.map(i64::from)),
+            Before::Call(pending) => {
+                entered.pending = Some((Head::of(&entered.pages), pending));
+                Answer::Continue
+            }
+        }
     }
 
     /// `KVM_CHECK_EXTENSION`, which `/dev/kvm` answers to anybody.
@@ -217,8 +266,8 @@ impl Member {
     /// Tells of the last exits, which no entry followed.
     pub(super) fn finish(&mut self) {
         let Entries { vcpus, memory: Some(memory), .. } = std::mem::take(&mut self.entries) else { return };
-        for (_, Entered { pages, pending }) in vcpus {
-            let now = pages.run();
+        for (_, Entered { pages, pending, .. }) in vcpus {
+            let now = Head::of(&pages);
             // A process that was ended inside of `KVM_RUN` left the page as it was.
             if let Some((before, pending)) = pending.filter(|(before, _)| *before != now) {
                 self.dispatcher.after(pending, outcome(&before, &now), &memory);
@@ -228,16 +277,16 @@ impl Member {
 }
 
 /// What `KVM_RUN` returned, as far as the page says.
-fn outcome(before: &RunPage, now: &RunPage) -> Result<u32, Errno> {
-    let [_, immediate_exit, ..] = before.user;
-    let is_plain = matches!(now.reason(), ExitReason::IO | ExitReason::MMIO);
-    match now.reason() {
+fn outcome(before: &Head, now: &Head) -> Result<u32, Errno> {
+    let reason = now.reason();
+    let is_plain = matches!(reason, ExitReason::IO | ExitReason::MMIO);
+    match reason {
         // The page is not written then.
-        _ if immediate_exit != 0 => Err(Errno::EINTR),
+        _ if before.immediate_exit() => Err(Errno::EINTR),
         ExitReason::INTR => Err(Errno::EINTR),
         ExitReason::MEMORY_FAULT => Err(Errno::EFAULT),
         // Nothing came: the vCPU was not started, or KVM refused to enter it.
-        _ if now.exit_reason == 0 || (now == before && !is_plain) => Err(Errno::EAGAIN),
+        _ if reason.0 == 0 || (now == before && !is_plain) => Err(Errno::EAGAIN),
         _ => Ok(0),
     }
 }
@@ -250,29 +299,30 @@ fn link(pid: i32, fd: i32) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use zerocopy::FromZeros;
 
-    fn page(reason: ExitReason) -> RunPage {
-        RunPage { exit_reason: reason.0, ..RunPage::new_zeroed() }
+    fn head(immediate_exit: u8, reason: ExitReason) -> Head {
+        let mut bytes = [0; HEAD_BYTES];
+        bytes[1] = immediate_exit;
+        bytes[8..12].copy_from_slice(&reason.0.to_le_bytes());
+        Head(bytes)
     }
 
     #[test]
     fn the_page_says_how_an_entry_ended() {
-        let fresh = RunPage::new_zeroed();
-        let mut asked = fresh.clone();
-        asked.user[1] = 1;
-        let shutdown = page(ExitReason::SHUTDOWN);
+        let fresh = head(0, ExitReason(0));
+        let asked = head(1, ExitReason(0));
+        let shutdown = head(0, ExitReason::SHUTDOWN);
         for (before, now, expected) in [
-            (&fresh, &shutdown, Ok(0)),
-            (&fresh, &page(ExitReason::IO), Ok(0)),
-            (&page(ExitReason::IO), &page(ExitReason::IO), Ok(0)),
-            (&asked, &shutdown, Err(Errno::EINTR)),
-            (&shutdown, &page(ExitReason::INTR), Err(Errno::EINTR)),
-            (&fresh, &page(ExitReason::MEMORY_FAULT), Err(Errno::EFAULT)),
-            (&fresh, &fresh, Err(Errno::EAGAIN)),
-            (&shutdown, &shutdown, Err(Errno::EAGAIN)),
+            (fresh, shutdown, Ok(0)),
+            (fresh, head(0, ExitReason::IO), Ok(0)),
+            (head(0, ExitReason::IO), head(0, ExitReason::IO), Ok(0)),
+            (asked, shutdown, Err(Errno::EINTR)),
+            (shutdown, head(0, ExitReason::INTR), Err(Errno::EINTR)),
+            (fresh, head(0, ExitReason::MEMORY_FAULT), Err(Errno::EFAULT)),
+            (fresh, fresh, Err(Errno::EAGAIN)),
+            (shutdown, shutdown, Err(Errno::EAGAIN)),
         ] {
-            assert_eq!(outcome(before, now), expected, "{:?}", now.reason());
+            assert_eq!(outcome(&before, &now), expected, "{:?}", now.reason());
         }
     }
 

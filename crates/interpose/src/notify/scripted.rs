@@ -38,6 +38,13 @@ impl Supervisor {
             libc::SYS_close => self.close(call, process),
             libc::SYS_fallocate => self.fallocate(call, process),
             libc::SYS_madvise => self.madvise(call, process),
+            // These put other files behind numbers.
+            libc::SYS_dup2 | libc::SYS_dup3 | libc::SYS_close_range => {
+                if let Some(member) = self.members.get_mut(&process.pid) {
+                    member.trusted = None;
+                }
+                Answer::Continue
+            }
             _ => Answer::Continue,
         })
     }
@@ -115,6 +122,7 @@ impl Supervisor {
     fn close(&mut self, call: &Notification, process: &Process) -> Answer {
         let [fd, ..] = call.args;
         if let Some(member) = self.members.get_mut(&process.pid) {
+            member.trusted = None;
             let fd = int(fd);
             if member.dispatcher.knows(fd) && member.handed.holds(fd) {
                 member.kept.remove(&fd);
@@ -159,7 +167,8 @@ impl Supervisor {
 
     fn ioctl(&mut self, call: &Notification, process: &Process) -> Option<Answer> {
         let [fd, request, arg, ..] = call.args;
-        let Some(Place { pid, fd }) = self.place(call, process, int(fd)) else {
+        let passed = int(fd);
+        let Some(Place { pid, fd }) = self.place(call, process, passed) else {
             return Some(Answer::Continue);
         };
         if pid != process.pid {
@@ -169,6 +178,7 @@ impl Supervisor {
         member.handed.set_caller(Caller::on(call.id, fd));
         let request = unsigned_int(request);
         if request == KVM_RUN.0 {
+            member.trusted = Some((call.tid, fd)).filter(|_| fd == passed);
             return self.scripted_run(call, process, pid, fd);
         }
         Some(answer(member.dispatcher.ioctl(fd, request, arg, &process.memory)))

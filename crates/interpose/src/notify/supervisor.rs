@@ -1,7 +1,9 @@
 //! The thread that answers.
 
 use super::descriptors::{Caller, Handed, Places};
+use super::filter::{ARCH_X86_64, number};
 use super::listener_unsafe::{Answer, Listener, Notification, Waited};
+use super::numbers::{int, unsigned_int};
 use super::process::{Process, Processes, has_signal};
 use super::real::Entries;
 use super::scripted::Kept;
@@ -48,6 +50,8 @@ pub(super) struct Member {
     pub(super) kept: BTreeMap<i32, Kept>,
     /// Entries of real vCPUs.
     pub(super) entries: Entries,
+    /// A thread, and the number of a vCPU that it has entered since a number was closed.
+    pub(super) trusted: Option<(i32, i32)>,
 }
 
 /// A `KVM_RUN` whose vCPU has nothing to do.
@@ -121,20 +125,45 @@ impl Supervisor {
 
     fn serve_next(&mut self) -> Result<(), Errno> {
         let Some(call) = self.listener.receive()? else { return Ok(()) };
-        let Some(process) = self.processes.of_thread(call.tid) else {
-            // The thread is gone, so nobody waits.
-            let _ = self.listener.send(call.id, Answer::Continue);
-            return Ok(());
-        };
-        let answer = match self.plan.stage {
-            Stage::Scripted => self.scripted(&call, &process),
-            Stage::Observe | Stage::Overlay => self.real(&call, &process),
+        let answer = match self.enter_again(&call) {
+            Some(answer) => answer,
+            None => self.serve(&call),
         };
         if let Some(answer) = answer {
             // Who was interrupted gets no answer, and makes the call again if it matters.
             let _ = self.listener.send(call.id, answer);
         }
         Ok(())
+    }
+
+    /// What becomes of a call. `None`: it has its answer, or gets it later.
+    fn serve(&mut self, call: &Notification) -> Option<Answer> {
+        // If the thread is gone, nobody waits.
+        let Some(process) = self.processes.of_thread(call.tid) else { return Some(Answer::Continue) };
+        match self.plan.stage {
+            Stage::Scripted => self.scripted(call, &process),
+            Stage::Observe | Stage::Overlay => self.real(call, &process),
+        }
+    }
+
+    /// The short way of a `KVM_RUN` by a thread that has entered the vCPU before. `None`: it is not one.
+    #[expect(clippy::option_option, reason = "whether it is one, and whether it has an answer yet")]
+    fn enter_again(&mut self, call: &Notification) -> Option<Option<Answer>> {
+        let [fd, request, ..] = call.args;
+        let is_ioctl = call.arch == ARCH_X86_64 && call.nr == number(libc::SYS_ioctl);
+        if !is_ioctl || unsigned_int(request) != KVM_RUN.0 {
+            return None;
+        }
+        let process = self.processes.remembered(call.tid)?;
+        let member = self.members.get_mut(&process.pid)?;
+        if self.plan.stage != Stage::Scripted {
+            return member.enter_again(call, process, int(fd)).map(Some);
+        }
+        if member.trusted != Some((call.tid, int(fd))) {
+            return None;
+        }
+        let process = process.clone();
+        Some(self.scripted_run(call, &process, process.pid, int(fd)))
     }
 
     fn finish(&mut self) {
@@ -161,7 +190,7 @@ impl Supervisor {
         if let Some(overlay) = &self.overlay {
             dispatcher = dispatcher.with_overlay(Arc::clone(overlay));
         }
-        Ok(Member { handed, dispatcher, kept: BTreeMap::new(), entries: Entries::default() })
+        Ok(Member { handed, dispatcher, kept: BTreeMap::new(), entries: Entries::default(), trusted: None })
     }
 
     /// `KVM_RUN` under the model, on a vCPU that is a process's under this number.

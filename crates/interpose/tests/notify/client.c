@@ -369,10 +369,11 @@ static void measure(struct vcpu *vcpu, long count)
 	struct timespec from, to;
 	for (long i = 0; i < 100; i++)
 		want("RUN", control(vcpu->fd, RUN, 0));
+	uint32_t first = reason(vcpu);
 	clock_gettime(CLOCK_MONOTONIC, &from);
 	for (long i = 0; i < count; i++) {
 		long result = control(vcpu->fd, RUN, 0);
-		if (result < 0 || reason(vcpu) != 2) {
+		if (result < 0 || reason(vcpu) != first) {
 			printf("exit %ld: %ld %u\n", i, result, reason(vcpu));
 			return;
 		}

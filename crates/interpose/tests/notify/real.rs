@@ -1,6 +1,8 @@
 //! The real kernel, with somebody who looks on.
 
 use crate::client::run;
+use exeunt_abi::Errno;
+use exeunt_abi::kvm::run::ExitReason;
 use exeunt_interpose::plan::{Plan, Stage};
 use exeunt_interpose::record::{File, What};
 
@@ -40,4 +42,25 @@ fn what_a_real_kernel_did_is_seen_at_the_next_entry() {
             .collect();
         assert_eq!(made, [File::Vm(0), File::Vcpu(0, 0)], "{stage}");
     }
+}
+
+#[test]
+fn an_exit_is_put_between_those_of_the_real_kernel_and_the_guest_goes_on() {
+    if !has_kvm() {
+        return;
+    }
+    let plan = Plan::new(Stage::Overlay).with_scene("overlay-shutdown");
+    let Some(ran) = run("measure", &plan) else { return };
+    // The client enters a hundred times before it looks at exits.
+    assert!(ran.output.starts_with("20000 exits, "), "{}", ran.output);
+    let injected: Vec<_> = ran
+        .records
+        .iter()
+        .filter_map(|record| match &record.what {
+            What::Run(run) if run.injected => Some((run.after.reason(), run.result)),
+            _ => None,
+        })
+        .collect();
+    let shutdown = ExitReason::SHUTDOWN;
+    assert_eq!(injected, [(shutdown, Ok(())), (shutdown, Err(Errno::EINTR))], "{:?}", ran.records);
 }

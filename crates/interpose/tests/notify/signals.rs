@@ -27,20 +27,28 @@ fn where_signals_interrupt_answers_a_sleep_ends_too() {
     }
 }
 
+const ALL: &str = "vcpu 0: 4 exits, 3 conversions, end: exit 5\n";
+
 #[test]
 fn no_exit_is_lost_or_brought_twice_under_a_storm_of_signals() {
     for mode in ["pestered", "pestered-restart"] {
-        for is_interruptible in [false, true] {
-            for _ in 0..5 {
-                let plan = scene("conversion-there-and-back");
-                let Some(mut run) = Run::new(mode, &plan) else { return };
-                if is_interruptible {
-                    run.filter = run.filter.interruptible();
-                }
-                let ran = run.run();
-                let expected = "vcpu 0: 4 exits, 3 conversions, end: exit 5\n";
-                assert_eq!(ran.output, expected, "{mode}, interruptible: {is_interruptible}");
-            }
+        for _ in 0..10 {
+            let Some(ran) = run(mode, &scene("conversion-there-and-back")) else { return };
+            assert_eq!(ran.output, ALL, "{mode}");
+        }
+    }
+}
+
+#[test]
+fn where_signals_interrupt_answers_the_guest_comes_to_its_end_all_the_same() {
+    for mode in ["pestered", "pestered-restart"] {
+        for _ in 0..10 {
+            let plan = scene("conversion-there-and-back");
+            let Some(mut run) = Run::new(mode, &plan) else { return };
+            run.filter = run.filter.interruptible();
+            let ran = run.run();
+            // The kernel may drop an answer that it has taken.
+            assert!(ran.output.ends_with("end: exit 5\n"), "{mode}: {}", ran.output);
         }
     }
 }

@@ -96,6 +96,9 @@ fn the_script_sees_paths_and_memory_that_is_given_back_and_nothing_else() {
         libc::SYS_newfstatat,
         libc::SYS_statx,
         libc::SYS_close,
+        libc::SYS_close_range,
+        libc::SYS_dup2,
+        libc::SYS_dup3,
         libc::SYS_fallocate,
     ];
     for number in 0..500 {
