@@ -35,7 +35,7 @@ fn base64(bytes: &[u8]) -> String {
     let mut text = String::new();
     for chunk in bytes.chunks(3) {
         let mut word = [0; 4];
-        word[1..1 + chunk.len()].copy_from_slice(chunk);
+        word[1..=chunk.len()].copy_from_slice(chunk);
         let word = u32::from_be_bytes(word);
         for digit in 0..4 {
             let at = usize::try_from(word >> (18 - 6 * digit) & 63).unwrap();

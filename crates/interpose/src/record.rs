@@ -66,6 +66,17 @@ pub enum What {
     },
     /// `KVM_RUN`.
     Run(Box<Run>),
+    /// `KVM_RUN` that waits in the kernel, and may never come back. If it does, there is a [`What::Run`] of it as well.
+    Inside {
+        /// The number of the VM.
+        vm: u32,
+        /// The id of the vCPU.
+        vcpu: u32,
+        /// `immediate_exit` was set when it began.
+        immediate: bool,
+        /// The page when it was entered.
+        before: Box<RunPage>,
+    },
     /// `KVM_RUN`s that brought port I/O or MMIO, which nobody judges.
     PlainRuns {
         /// On what.

@@ -117,7 +117,12 @@ fn judge(scene: &Scene, ran: &Ran) -> Result<Outcome, ForeignError> {
         }
         _ => case.judge(&scene.rules),
     };
-    Ok(Outcome { judged, has_vm: case.vm_type().is_some(), ended: words(ran.end), output: output.into() })
+    Ok(Outcome {
+        judged,
+        has_vm: case.vm_type().is_some(),
+        ended: words(ran.end),
+        output: [ran.startup.text.as_str(), output].concat(),
+    })
 }
 
 fn wrong_type(has: VmType, needs: VmType) -> String {

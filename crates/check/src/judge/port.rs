@@ -77,7 +77,10 @@ impl JudgedVcpu {
             rewrite(self.runs, &mut entered, &mut after);
         }
         self.runs = self.runs.saturating_add(1);
-        self.remember(&mut tape, Run { vcpu: self.inner.id(), immediate, before, entered, after });
+        self.remember(
+            &mut tape,
+            Run { vcpu: self.inner.id(), immediate, is_inside: false, before, entered, after },
+        );
         self.page = self.seen.as_ref().map_or_else(RunPage::zeroed, |seen| seen.page.clone());
         let mut live = self.page.clone();
         if let Some(race) = self.raced {

@@ -90,6 +90,8 @@ pub(super) struct Run {
     pub(super) vcpu: u64,
     /// With `immediate_exit`.
     pub(super) immediate: bool,
+    /// It has not come back: the vCPU waits in the kernel.
+    pub(super) is_inside: bool,
     /// The page when it was entered: the answer to the exit before.
     pub(super) before: RunPage,
     /// What the ioctl returned.

@@ -199,7 +199,7 @@ fn verdict(rule: &Rule, view: &View<'_>) -> Verdict {
             Verdict::not_exercised(format!(
                 "the VMM did not get to where the rule bites: {exits} exit{plural}, then {}: {}",
                 view.status(),
-                view.text()
+                view.said()
             ))
         }
         (Err(finding), Severity::Must) => Verdict::Failed(finding),

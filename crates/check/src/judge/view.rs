@@ -20,6 +20,9 @@ pub struct Finding {
     pub seen: String,
 }
 
+/// Letters of the end of what a VMM said that a finding quotes.
+const SAID: usize = 300;
+
 /// Whether a rule bit at all, or what broke it.
 pub(super) type Judgement = Result<bool, Finding>;
 
@@ -94,6 +97,15 @@ impl<'a> View<'a> {
         &self.trial.transcript.end.text
     }
 
+    /// The end of what it said, for people.
+    pub(super) fn said(&self) -> String {
+        let text = self.text().trim_end();
+        match text.char_indices().rev().nth(SAID) {
+            Some((at, _)) => format!("... {}", text.get(at..).unwrap_or_default()),
+            None => text.into(),
+        }
+    }
+
     pub(super) fn crossings(&self) -> impl Iterator<Item = (u8, &'a Crossing)> {
         self.trial.transcript.records.iter().map(|record| (record.machine, &record.crossing))
     }
@@ -144,7 +156,7 @@ impl<'a> View<'a> {
             return Err(exit.finding("no vCPU is entered again", "KVM_RUN"));
         }
         if !self.status().has_given_up() {
-            let seen = format!("{:?}: {}", self.status(), self.text());
+            let seen = format!("{:?}: {}", self.status(), self.said());
             return Err(exit.finding("the VMM ends, and says that something is wrong", seen));
         }
         Ok(())
@@ -169,7 +181,7 @@ impl<'a> View<'a> {
         if names_number(self.text(), number) {
             return Ok(());
         }
-        Err(exit.finding(format!("the text names {number:#x}"), self.text()))
+        Err(exit.finding(format!("the text names {number:#x}"), self.said()))
     }
 }
 

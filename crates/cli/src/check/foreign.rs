@@ -7,6 +7,7 @@ use crate::{Failure, print};
 use exeunt_check::foreign::{self, Choice, Profile, Progress as Event, Subject};
 use exeunt_check::judge::{Judged, Verdict};
 use exeunt_check::judgement::{About, Kind, Replay, Report, SceneTime, inert};
+use exeunt_check::profile::for_program;
 use exeunt_check::rules::Rule;
 use serde::Serialize;
 use std::ffi::OsString;
@@ -74,8 +75,12 @@ pub(super) fn plan(args: &Args, rules: &[&'static Rule]) -> Result<Vec<Row>, Fai
 }
 
 fn subject(args: &Args) -> Result<Subject, Failure> {
-    let profile = args.profile.as_deref().map(Profile::load).transpose();
-    let profile = profile.map_err(shown)?;
+    let profile = match (&args.profile, args.command.as_slice()) {
+        (Some(name), _) => Some(Profile::load(name).map_err(shown)?),
+        // Whoever gives arguments gives a whole machine.
+        (None, [program]) => for_program(Path::new(program), args.stage.map(stage)),
+        (None, _) => None,
+    };
     let via = args.via.map(|via| match via {
         Via::Shim => foreign::Via::Shim,
         Via::Notify => foreign::Via::Notify,
@@ -83,15 +88,19 @@ fn subject(args: &Args) -> Result<Subject, Failure> {
     Ok(Subject { command: args.command.clone(), profile, via })
 }
 
+const fn stage(stage: Stage) -> foreign::Stage {
+    match stage {
+        Stage::Observe => foreign::Stage::Observe,
+        Stage::Overlay => foreign::Stage::Overlay,
+        Stage::Scripted => foreign::Stage::Scripted,
+    }
+}
+
 fn choice(args: &Args, rules: &[&'static Rule], stop: &Arc<AtomicBool>) -> Choice {
     Choice {
         rules: rules.iter().map(|rule| rule.id.as_str()).collect(),
         dialect: args.dialect,
-        stage: args.stage.map(|stage| match stage {
-            Stage::Observe => foreign::Stage::Observe,
-            Stage::Overlay => foreign::Stage::Overlay,
-            Stage::Scripted => foreign::Stage::Scripted,
-        }),
+        stage: args.stage.map(stage),
         scene: args.scene.clone(),
         seed: args.seed,
         timeout: Duration::from_secs(args.timeout.unwrap_or(TIMEOUT).into()),

@@ -86,7 +86,9 @@ pub struct Ran {
     pub is_complete: bool,
     /// How it ended.
     pub end: Ended,
-    /// What the VMM wrote, of a run that was ended by us up to our decision.
+    /// What the VMM wrote before it entered a vCPU. It says nothing about an exit.
+    pub startup: Output,
+    /// What the VMM wrote after that, of a run that was ended by us up to our decision.
     pub output: Output,
     /// What it wrote after our decision.
     pub last_words: Output,

@@ -68,9 +68,78 @@ impl Collector {
     }
 }
 
+/// What a VMM says, apart by whether it had entered a vCPU.
+#[derive(Debug)]
+pub(super) struct Speech {
+    startup: Option<Output>,
+    collector: Collector,
+    /// What was read at the last look. The log of records is read before the output, so a VMM may have entered a vCPU and
+    /// spoken of it in between; what was read at the look before that is older than the log.
+    last: Vec<u8>,
+    limit_bytes: usize,
+}
+
+impl Speech {
+    pub(super) const fn new(limit_bytes: usize) -> Self {
+        Self { startup: None, collector: Collector::new(limit_bytes), last: Vec::new(), limit_bytes }
+    }
+
+    /// A vCPU was entered after the look before the last one.
+    pub(super) fn enters(&mut self) {
+        if self.startup.is_none() {
+            let fresh = Collector::new(self.limit_bytes);
+            self.startup = Some(std::mem::replace(&mut self.collector, fresh).finish());
+            self.look();
+        }
+    }
+
+    /// The output is looked at again.
+    pub(super) fn look(&mut self) {
+        self.collector.take(&std::mem::take(&mut self.last));
+    }
+
+    pub(super) fn take(&mut self, bytes: &[u8]) {
+        if self.startup.is_none() {
+            self.last.extend_from_slice(bytes);
+        } else {
+            self.collector.take(bytes);
+        }
+    }
+
+    /// What was said before the first entry, if there was one, and after it.
+    pub(super) fn finish(mut self) -> (Output, Output) {
+        self.look();
+        (self.startup.unwrap_or_default(), self.collector.finish())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_may_be_about_an_exit_is_not_taken_for_what_came_before() {
+        let mut speech = Speech::new(100);
+        for words in [b"a".as_slice(), b"b"] {
+            speech.look();
+            speech.take(words);
+        }
+        // The log shows an entry now, which may be older than the b.
+        speech.enters();
+        speech.enters();
+        speech.look();
+        speech.take(b"c");
+        let (startup, output) = speech.finish();
+        assert_eq!((startup.text.as_str(), output.text.as_str()), ("a", "bc"));
+    }
+
+    #[test]
+    fn a_vmm_that_enters_nothing_has_said_all_after_no_exit() {
+        let mut speech = Speech::new(100);
+        speech.take(b"a");
+        let (startup, output) = speech.finish();
+        assert_eq!((startup.text.as_str(), output.text.as_str()), ("", "a"));
+    }
 
     fn collect(limit: usize, blocks: &[&[u8]]) -> Output {
         let mut collector = Collector::new(limit);

@@ -1,7 +1,7 @@
 //! The course of one run.
 
 use super::family::{Family, Start, system};
-use super::output::Collector;
+use super::output::Speech;
 use super::supervision::Supervision;
 use super::watch::{Sample, Watch};
 use super::{Ended, Launch, LaunchError, Progress, Ran, Target, Via, binary, threads};
@@ -66,7 +66,7 @@ struct Run {
     records: Vec<Record>,
     output: OwnedFd,
     output_open: bool,
-    collector: Collector,
+    speech: Speech,
     watch: Watch,
     trouble: Vec<String>,
     /// Who answers the VMM's calls, if they come to us.
@@ -112,7 +112,7 @@ impl Run {
             records: Vec::new(),
             output,
             output_open: true,
-            collector: Collector::new(launch.output_bytes),
+            speech: Speech::new(launch.output_bytes),
             watch: Watch::new(start, launch.timeout, launch.settle),
             trouble: Vec::new(),
             supervision: supervision.transpose()?,
@@ -176,6 +176,9 @@ impl Run {
     fn take_records(&mut self) {
         let now = Instant::now();
         while let Some(record) = self.reader.next_record() {
+            if enters(&record.what) {
+                self.speech.enters();
+            }
             self.watch.see(&record, now);
             self.records.push(record);
         }
@@ -183,12 +186,13 @@ impl Run {
 
     /// Takes what is there, and not more than a flood brings between two looks at the log.
     fn take_output(&mut self) {
+        self.speech.look();
         let mut bytes = [0_u8; 16384];
         for _ in 0..64 {
             match rustix::io::read(&self.output, &mut bytes) {
                 Ok(0) => self.output_open = false,
                 Ok(count) => {
-                    self.collector.take(bytes.get(..count).unwrap_or_default());
+                    self.speech.take(bytes.get(..count).unwrap_or_default());
                     continue;
                 }
                 Err(Errno::INTR) => continue,
@@ -209,8 +213,8 @@ impl Run {
         }
         self.take_output();
         // What the VMM says when it is told to end is no sign of anything.
-        let last_words = Collector::new(launch.output_bytes.min(LAST_WORDS_BYTES));
-        let output = std::mem::replace(&mut self.collector, last_words);
+        let last_words = Speech::new(launch.output_bytes.min(LAST_WORDS_BYTES));
+        let (startup, mut output) = std::mem::replace(&mut self.speech, last_words).finish();
         // What the VMM does when it is told to end belongs to nobody, so the supervisor stops before, and tells of the
         // last exits, which it knows only now.
         let mut supervised = self.supervision.take();
@@ -240,8 +244,7 @@ impl Run {
                 .push("the log of records was damaged: the VMM died while it wrote, or wrote to it".into());
         }
         let is_complete = !self.reader.is_full() && !self.reader.is_torn();
-        let mut output = output.finish();
-        let last_words = self.collector.finish();
+        let (_, last_words) = self.speech.finish();
         if by_itself {
             output.join(&last_words);
         }
@@ -250,6 +253,7 @@ impl Run {
             records: self.records,
             is_complete,
             end,
+            startup,
             output,
             last_words,
             via: target.via,
@@ -258,6 +262,11 @@ impl Run {
             took,
         }
     }
+}
+
+/// A vCPU was entered.
+const fn enters(what: &What) -> bool {
+    matches!(what, What::Run(_) | What::Inside { .. } | What::PlainRuns { .. })
 }
 
 /// What the end of a run says about the way in, with what to do next.

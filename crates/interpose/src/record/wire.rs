@@ -98,6 +98,13 @@ impl Writer {
                 self.u8(2);
                 self.run(run);
             }
+            What::Inside { vm, vcpu, immediate, before } => {
+                self.u8(9);
+                self.u32(*vm);
+                self.u32(*vcpu);
+                self.u8(u8::from(*immediate));
+                self.0.extend_from_slice(before.as_bytes());
+            }
             What::PlainRuns { on, count } => {
                 self.u8(3);
                 self.file(*on);
@@ -216,6 +223,15 @@ impl Reader<'_> {
             5 => What::Wrote { vm: self.u32()?, gpa: self.u64()?, bytes: self.bytes()? },
             6 => What::SceneOver,
             7 => What::Hung,
+            9 => {
+                let (vm, vcpu) = (self.u32()?, self.u32()?);
+                let immediate = match self.u8()? {
+                    0 => false,
+                    1 => true,
+                    _ => return None,
+                };
+                What::Inside { vm, vcpu, immediate, before: Box::new(self.take()?) }
+            }
             8 => What::Trouble { why: String::from_utf8(self.bytes()?).ok()? },
             _ => return None,
         })

@@ -22,7 +22,7 @@ fn numbers_of_this_kernel(view: &View<'_>) -> Judgement {
     };
     let served = view.each(choose, |exit, expected| match exit.answer {
         Some(_) => Ok(()),
-        None => Err(exit.finding(expected, view.text())),
+        None => Err(exit.finding(expected, view.said())),
     })?;
     Ok(events::termination_is_known(view)? || served)
 }

@@ -73,7 +73,7 @@ fn known_ret(view: &View<'_>) -> Judgement {
 fn ret_is_written(view: &View<'_>) -> Judgement {
     view.each(conversion, |exit, conversion| {
         let Some(ret) = exit.ret() else {
-            return Err(exit.finding("the request is answered, and the VM goes on", view.text()));
+            return Err(exit.finding("the request is answered, and the VM goes on", view.said()));
         };
         let is_done = is_done(view, exit, conversion);
         if is_done == (ret == 0) {
@@ -145,7 +145,7 @@ fn again(view: &View<'_>) -> Judgement {
         if last == Some(conversion) {
             bit = true;
             if exit.ret() != Some(0) {
-                let seen = exit.ret().map_or_else(|| view.text().to_string(), number);
+                let seen = exit.ret().map_or_else(|| view.said(), number);
                 return Err(exit.finding("ret is 0: the range is what it is to be", seen));
             }
         }
@@ -162,7 +162,7 @@ fn unknown_is_refused(view: &View<'_>) -> Judgement {
             (Some(0), _) => Err(exit.finding(format!("an error for hypercall {}", call.nr), number(0))),
             (Some(_), _) => Ok(()),
             (None, _) if view.status().has_given_up() => Ok(()),
-            (None, _) => Err(exit.finding("an error", view.text())),
+            (None, _) => Err(exit.finding("an error", view.said())),
         },
     )
 }

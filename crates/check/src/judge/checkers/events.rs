@@ -68,7 +68,7 @@ fn same_twice(view: &View<'_>, exit: &ExitView<'_>, what: &str) -> Result<(), Fi
 fn only_valid_words(view: &View<'_>) -> Judgement {
     view.each(raw_type, |exit, _| {
         if view.status() == Status::Crashed {
-            return Err(exit.finding("an end of the VMM's own will", view.text()));
+            return Err(exit.finding("an end of the VMM's own will", view.said()));
         }
         if view.kernel().dialect.has_system_event_data() {
             return same_twice(view, exit, "data[ndata..]");
@@ -88,7 +88,7 @@ fn says(view: &View<'_>, exit: &ExitView<'_>, value: u64, words: &str) -> Result
     if names_number(view.text(), value) || view.text().contains(words) {
         return Ok(());
     }
-    Err(exit.finding(format!("the text names {value:#x}, or says '{words}'"), view.text()))
+    Err(exit.finding(format!("the text names {value:#x}, or says '{words}'"), view.said()))
 }
 
 fn termination_is_reported(view: &View<'_>) -> Judgement {
@@ -112,7 +112,7 @@ pub(super) fn termination_is_known(view: &View<'_>) -> Judgement {
         let number = EventType::SevTerm.number();
         let says = says(view, exit, msr, &SevTermination::from_msr(msr).to_string());
         if says.is_err() && names_number(view.text(), number.into()) {
-            return Err(exit.finding(format!("type {number} is SEV_TERM"), view.text()));
+            return Err(exit.finding(format!("type {number} is SEV_TERM"), view.said()));
         }
         Ok(())
     })
@@ -130,7 +130,7 @@ fn fatal_error_is_reported(view: &View<'_>) -> Judgement {
         if view.text().contains(&words) || all_named {
             return Ok(());
         }
-        Err(exit.finding(format!("the text names each register, or says '{words}'"), view.text()))
+        Err(exit.finding(format!("the text names each register, or says '{words}'"), view.said()))
     })
 }
 
@@ -145,7 +145,7 @@ pub(super) fn flags(view: &View<'_>) -> Judgement {
         if names_number(view.text(), flags) {
             return Ok(());
         }
-        Err(exit.finding(format!("the flags {flags:#x}, which are data[0]"), view.text()))
+        Err(exit.finding(format!("the flags {flags:#x}, which are data[0]"), view.said()))
     })
 }
 
@@ -161,7 +161,7 @@ fn ignored_events_run_on(view: &View<'_>) -> Judgement {
             if exit.answer.is_some() && view.status() == Status::Success {
                 return Ok(());
             }
-            let seen = format!("{:?}: {}", view.status(), view.text());
+            let seen = format!("{:?}: {}", view.status(), view.said());
             Err(exit.finding(format!("{} is ignored: the vCPU is entered again", event.event), seen))
         },
     )

@@ -53,7 +53,7 @@ fn bounded(view: &View<'_>) -> Judgement {
     }
     let Some((exit, repeats)) = most.filter(|(_, repeats)| *repeats > 1) else { return Ok(false) };
     if repeats > MANY || !view.status().has_given_up() {
-        let seen = format!("{repeats} times, then {:?}: {}", view.status(), view.text());
+        let seen = format!("{repeats} times, then {:?}: {}", view.status(), view.said());
         return Err(exit.finding("the same fault a bounded number of times, then an error", seen));
     }
     Ok(true)

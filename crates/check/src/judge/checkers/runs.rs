@@ -29,7 +29,7 @@ fn unknown_is_reported(view: &View<'_>) -> Judgement {
         if digits.contains(&bytes) {
             return Ok(());
         }
-        Err(exit.finding(format!("the text has the bytes {bytes}"), view.text()))
+        Err(exit.finding(format!("the text has the bytes {bytes}"), view.said()))
     })
 }
 
@@ -37,6 +37,7 @@ fn interruptions_are_retried(view: &View<'_>) -> Judgement {
     let choose = |exit: &ExitView<'_>| {
         let is_interrupted =
             matches!(exit.run.entered, Err(Errno::EINTR | Errno::EAGAIN)) && !exit.run.immediate;
+        let is_interrupted = is_interrupted && !exit.run.is_inside;
         is_interrupted.then_some(())
     };
     view.each(choose, |exit, ()| {
@@ -46,7 +47,7 @@ fn interruptions_are_retried(view: &View<'_>) -> Judgement {
         // A vCPU that halts waits in the kernel, and the VMM ends while it does.
         let is_asleep = view.status() == Status::Success && view.trial.situation.apic_in_kernel;
         if exit.answer.is_none() && !is_asleep {
-            return Err(exit.finding("the vCPU is entered again", view.text()));
+            return Err(exit.finding("the vCPU is entered again", view.said()));
         }
         Ok(())
     })

@@ -34,7 +34,7 @@ fn unknown_is_left_alone(view: &View<'_>) -> Judgement {
         |exit| call(exit).filter(|call| matches!(call, TdxCall::Unknown { .. })),
         |exit, _| {
             let Some(answer) = exit.answer else {
-                return Err(exit.finding("the TD is entered again", view.text()));
+                return Err(exit.finding("the TD is entered again", view.said()));
             };
             let bytes = |page: &[u8]| page.get(..CALL_BYTES).map(<[u8]>::to_vec);
             let (expected, seen) = (bytes(&exit.run.after.exit), bytes(&answer.before.exit));

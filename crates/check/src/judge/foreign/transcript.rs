@@ -10,6 +10,7 @@ use exeunt_abi::kvm::events::VcpuEvents;
 use exeunt_abi::kvm::ioctl as nr;
 use exeunt_abi::kvm::ioctl::Ioctl;
 use exeunt_abi::kvm::memory::{MEMORY_ATTRIBUTE_PRIVATE, MemoryAttributes};
+use exeunt_abi::kvm::run::{ExitReason, RunPage};
 use exeunt_abi::kvm::sev::{SevCmd, id};
 use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_abi::{Errno, Gpa, PAGE_SIZE};
@@ -32,7 +33,7 @@ pub(in crate::judge) struct Known<'a> {
 
 /// What was made of the records of one VM.
 #[derive(Default)]
-struct Taken {
+struct Taken<'a> {
     vm_type: VmType,
     slots: Slots,
     /// What was memory when the first vCPU was entered.
@@ -42,13 +43,15 @@ struct Taken {
     vcpus: u32,
     /// Which record each was.
     crossings: Vec<(usize, Crossing)>,
+    /// vCPUs that were entered and have not come back: which record says so, `immediate_exit`, and the page.
+    inside: BTreeMap<u32, (usize, bool, &'a RunPage)>,
     /// Which record this is.
     now: usize,
 }
 
 /// The trial that these records are: those of the VM whose vCPUs ran first, or, if none ran, of the one that was made last.
 pub(in crate::judge) fn trial(records: &[Record], known: Known<'_>) -> Trial {
-    let mut vms: BTreeMap<u32, Taken> = BTreeMap::new();
+    let mut vms: BTreeMap<u32, Taken<'_>> = BTreeMap::new();
     let mut queries: Vec<(usize, Crossing)> = Vec::new();
     let mut runs_first = None;
     for (now, Record { what, .. }) in records.iter().enumerate() {
@@ -67,6 +70,10 @@ pub(in crate::judge) fn trial(records: &[Record], known: Known<'_>) -> Trial {
             What::Run(run) => {
                 runs_first.get_or_insert(run.vm);
                 vms.entry(run.vm).or_default().run(run);
+            }
+            What::Inside { vm, vcpu, immediate, before } => {
+                runs_first.get_or_insert(*vm);
+                vms.entry(*vm).or_default().inside.insert(*vcpu, (now, *immediate, before));
             }
             What::Ioctl { on, request, arg, before, after, result, made } => {
                 if let Some(vm) = vm_of(*on) {
@@ -122,7 +129,7 @@ struct Call<'a> {
     result: Result<u32, Errno>,
 }
 
-impl Taken {
+impl Taken<'_> {
     fn push(&mut self, crossings: impl IntoIterator<Item = Crossing>) {
         self.crossings.extend(crossings.into_iter().map(|crossing| (self.now, crossing)));
     }
@@ -132,9 +139,11 @@ impl Taken {
             self.parts = self.slots.parts();
             self.has_run = true;
         }
+        self.inside.remove(&run.vcpu);
         self.push([Crossing::Run(Box::new(transcript::Run {
             vcpu: run.vcpu.into(),
             immediate: run.immediate,
+            is_inside: false,
             before: run.before.clone(),
             entered: run.result,
             after: run.after.clone(),
@@ -218,7 +227,17 @@ impl Taken {
         situation.memory = if self.has_run { self.parts } else { self.slots.parts() }.into();
         situation.apic_in_kernel = self.has_irqchip;
         situation.vcpus = self.vcpus;
-        let mut crossings = [queries, self.crossings].concat();
+        // To the judge, who looks from outside, a call that never came back is as one that a signal ended.
+        let inside = self.inside.iter().map(|(vcpu, (record, immediate, before))| {
+            let mut after = (*before).clone();
+            after.exit_reason = ExitReason::INTR.0;
+            let (before, entered) = ((*before).clone(), Err(Errno::EINTR));
+            let (vcpu, immediate) = ((*vcpu).into(), *immediate);
+            let run = transcript::Run { vcpu, immediate, is_inside: true, before, entered, after };
+            (*record, Crossing::Run(Box::new(run)))
+        });
+        let inside = inside.collect();
+        let mut crossings = [queries, self.crossings, inside].concat();
         crossings.sort_by_key(|(record, _)| *record);
         let record = |(_, crossing)| transcript::Record { machine: 0, crossing };
         let records = crossings.into_iter().map(record).collect();

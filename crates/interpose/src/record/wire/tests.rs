@@ -61,6 +61,12 @@ fn what() -> impl Strategy<Value = What> {
             }
         ),
         run().prop_map(|run| What::Run(Box::new(run))),
+        run().prop_map(|Run { vm, vcpu, immediate, before, .. }| What::Inside {
+            vm,
+            vcpu,
+            immediate,
+            before: Box::new(before)
+        }),
         (file(), any::<u64>()).prop_map(|(on, count)| What::PlainRuns { on, count }),
         (memory, result()).prop_map(|(memory, result)| What::Discard { memory, result: result.map(|_| ()) }),
         (any::<(u32, u64)>(), bytes()).prop_map(|((vm, gpa), bytes)| What::Wrote { vm, gpa, bytes }),
