@@ -149,7 +149,7 @@ impl Overlay {
 /// The scene of this name.
 #[must_use]
 pub fn find(name: &str) -> Option<Overlay> {
-    all().iter().copied().find(|scene| scene.name == name)
+    all().find(|scene| scene.name == name)
 }
 
 /// The first number that no kernel has given to an exit.
@@ -179,76 +179,111 @@ const fn convert(attributes: u64) -> Injected {
     Injected::MapGpaRange { gpa: SPARE_PAGE, pages: 1, attributes }
 }
 
+/// Far more pages than a guest has.
+const TOO_LONG: Injected =
+    Injected::MapGpaRange { gpa: SPARE_PAGE, pages: 1 << 40, attributes: map_gpa_range::ENCRYPTED };
+
 const fn event(event: u32, data: Option<u64>) -> Injected {
     Injected::Event { event, data }
 }
 
 /// All of them.
-#[must_use]
-pub const fn all() -> &'static [Overlay] {
-    use Injected::{Interrupted, MemoryFault, Newer, NotStarted, Shutdown};
-    const ALL: &[Overlay] = &[
-        Overlay {
-            name: "overlay-interrupted",
-            rules: &["RN-2"],
-            // Twice in a row, and then right after an answer to an exit of the kernel's own.
-            injections: &[after(1, Interrupted), after(0, Interrupted), after(1, Interrupted)],
-            ..PLAIN
-        },
-        Overlay {
-            name: "overlay-not-started",
-            rules: &["RN-2"],
-            injections: &[after(1, NotStarted), after(1, NotStarted)],
-            ..PLAIN
-        },
-        Overlay { name: "overlay-shutdown", rules: &["RN-4"], injections: &[after(2, Shutdown)], ..PLAIN },
-        Overlay {
-            name: "overlay-newer-exit",
-            rules: &["RN-1"],
-            injections: &[after(2, Newer { reason: UNKNOWN_EXIT, bytes: 0x1122_3344_5566_7788 })],
-            ..PLAIN
-        },
-        Overlay {
-            name: "overlay-newer-event",
-            rules: &["SE-4"],
-            injections: &[after(2, event(UNKNOWN_EVENT, None))],
-            ..PLAIN
-        },
-        Overlay {
-            name: "overlay-event-ignored",
-            rules: &["SE-8"],
-            orders: Orders { ignore_events: true, ..NO_ORDERS },
-            injections: &[after(2, event(event_type::RESET, None))],
-            ..PLAIN
-        },
-        Overlay {
-            name: "overlay-conversion",
-            rules: &["HC-3", "RN-2"],
-            // The interruption finds the bytes of the hypercall in the page.
-            injections: &[
-                after(2, convert(map_gpa_range::ENCRYPTED)),
-                after(0, Interrupted),
-                after(1, convert(0)),
-            ],
-            ..PLAIN
-        },
-        Overlay {
-            name: "overlay-fault",
-            rules: &["MF-1"],
-            vm_type: Some(VmType::SwProtected),
-            injections: &[after(2, MemoryFault { is_private: true, gpa: SPARE_PAGE, bytes: 0x1000 })],
-            ..PLAIN
-        },
-        Overlay {
-            name: "overlay-termination",
-            rules: &["SE-5"],
-            vm_type: Some(VmType::Snp),
-            injections: &[after(2, event(event_type::SEV_TERM, Some(TERMINATION)))],
-            ..PLAIN
-        },
-    ];
-    ALL
+pub fn all() -> impl Iterator<Item = Overlay> {
+    [RUNS, EVENTS, MEMORY].into_iter().flatten().copied()
 }
+
+/// About `KVM_RUN` itself.
+const RUNS: &[Overlay] = &[
+    Overlay {
+        name: "overlay-interrupted",
+        rules: &["RN-2"],
+        // Twice in a row, and then right after an answer to an exit of the kernel's own.
+        injections: &[
+            after(1, Injected::Interrupted),
+            after(0, Injected::Interrupted),
+            after(1, Injected::Interrupted),
+        ],
+        ..PLAIN
+    },
+    Overlay {
+        name: "overlay-not-started",
+        rules: &["RN-2"],
+        injections: &[after(1, Injected::NotStarted), after(1, Injected::NotStarted)],
+        ..PLAIN
+    },
+    Overlay {
+        name: "overlay-shutdown",
+        rules: &["RN-4"],
+        injections: &[after(2, Injected::Shutdown)],
+        ..PLAIN
+    },
+    Overlay {
+        name: "overlay-newer-exit",
+        rules: &["RN-1"],
+        injections: &[after(2, Injected::Newer { reason: UNKNOWN_EXIT, bytes: 0x1122_3344_5566_7788 })],
+        ..PLAIN
+    },
+];
+
+/// About system events.
+const EVENTS: &[Overlay] = &[
+    Overlay {
+        name: "overlay-newer-event",
+        rules: &["SE-2", "SE-4"],
+        injections: &[after(2, event(UNKNOWN_EVENT, Some(u64::MAX)))],
+        ..PLAIN
+    },
+    Overlay {
+        name: "overlay-event-with-bit-31",
+        rules: &["SE-1"],
+        // Whoever drops the bit takes it for a reset.
+        injections: &[after(2, event(1 << 31 | event_type::RESET, None))],
+        ..PLAIN
+    },
+    Overlay {
+        name: "overlay-event-ignored",
+        rules: &["SE-8"],
+        orders: Orders { ignore_events: true, ..NO_ORDERS },
+        injections: &[after(2, event(event_type::RESET, None))],
+        ..PLAIN
+    },
+    Overlay {
+        name: "overlay-termination",
+        rules: &["SE-5"],
+        vm_type: Some(VmType::Snp),
+        injections: &[after(2, event(event_type::SEV_TERM, Some(TERMINATION)))],
+        ..PLAIN
+    },
+];
+
+/// About conversions and faults.
+const MEMORY: &[Overlay] = &[
+    Overlay {
+        name: "overlay-conversion",
+        rules: &["HC-3", "RN-2"],
+        // The interruption finds the bytes of the hypercall in the page.
+        injections: &[
+            after(2, convert(map_gpa_range::ENCRYPTED)),
+            after(0, Injected::Interrupted),
+            after(1, convert(0)),
+        ],
+        ..PLAIN
+    },
+    Overlay {
+        name: "overlay-conversion-too-long",
+        rules: &["HC-3", "HC-6"],
+        // KVM refuses a range that goes around at 2^64 and no other.
+        injections: &[after(2, TOO_LONG), after(1, TOO_LONG)],
+        ..PLAIN
+    },
+    Overlay {
+        name: "overlay-fault",
+        rules: &["MF-1"],
+        vm_type: Some(VmType::SwProtected),
+        injections: &[after(2, Injected::MemoryFault { is_private: true, gpa: SPARE_PAGE, bytes: 0x1000 })],
+        ..PLAIN
+    },
+];
 
 #[cfg(test)]
 mod tests {
@@ -257,8 +292,8 @@ mod tests {
 
     #[test]
     fn names_are_unique_begin_alike_and_lead_back() {
-        let names: BTreeSet<&str> = all().iter().map(|scene| scene.name).collect();
-        assert_eq!(names.len(), all().len());
+        let names: BTreeSet<&str> = all().map(|scene| scene.name).collect();
+        assert_eq!(names.len(), all().count());
         for scene in all() {
             assert!(scene.name.starts_with("overlay-") && !scene.rules.is_empty(), "{scene:?}");
             assert!(!scene.injections.is_empty(), "{scene:?}");

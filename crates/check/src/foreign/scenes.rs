@@ -39,7 +39,7 @@ pub(super) fn chosen(subject: &Subject, choice: &Choice, stage: Stage, host: Opt
             let rules = rules::all().filter(is_chosen).collect();
             vec![Scene { situation, stage, rules, left_out: None }]
         }
-        Stage::Overlay => overlay::all().iter().map(|scene| overlaid(subject, choice, scene, host)).collect(),
+        Stage::Overlay => overlay::all().map(|scene| overlaid(subject, choice, &scene, host)).collect(),
         Stage::Scripted => {
             situations::all().into_iter().map(|situation| scripted(subject, choice, situation)).collect()
         }

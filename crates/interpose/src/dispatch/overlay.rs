@@ -155,9 +155,9 @@ impl Player {
             Ok(()) => Some(step.exit),
             Err(why) => {
                 state.is_given_up = true;
-                notes.push(What::Trouble {
-                    why: format!("the scene was not played to its end, because {why}"),
-                });
+                let why = format!("the scene was not played to its end, because {why}");
+                // The guest may halt for ever, and nobody waits for more.
+                notes.extend([What::Trouble { why }, What::SceneOver]);
                 None
             }
         }

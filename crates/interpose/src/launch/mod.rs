@@ -6,8 +6,6 @@
 mod binary;
 mod error;
 mod family;
-#[expect(unsafe_code, reason = "handlers of signals are installed here")]
-mod interrupt_unsafe;
 mod keeper;
 mod output;
 mod run;
@@ -20,7 +18,6 @@ mod watch;
 
 pub use binary::{Target, Via, look};
 pub use error::{LaunchError, Step};
-pub use interrupt_unsafe::interrupted;
 pub use output::Output;
 
 use crate::plan::Plan;

@@ -166,7 +166,7 @@ fn an_exit_that_cannot_come_ends_the_scene_with_its_reason_said_once() {
                 notes
             })
             .collect();
-        let [What::Trouble { why }] = &notes[..] else { panic!("{scene}: {notes:?}") };
+        let [What::Trouble { why }, What::SceneOver] = &notes[..] else { panic!("{scene}: {notes:?}") };
         assert!(why.contains("because the "), "{why}");
     }
 }
@@ -187,7 +187,7 @@ fn conversions_come_where_the_vmm_enabled_them_and_the_capability_is_there_for_i
     let missing = World::new("overlay-conversion");
     let notes: Vec<What> = (0..4).flat_map(|_| missing.run().2).collect();
     assert!(
-        matches!(&notes[..], [What::Trouble { why }] if why.contains("KVM_CAP_EXIT_HYPERCALL")),
+        matches!(&notes[..], [What::Trouble { why }, What::SceneOver] if why.contains("KVM_CAP_EXIT_HYPERCALL")),
         "{notes:?}"
     );
 }
