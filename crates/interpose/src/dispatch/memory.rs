@@ -45,7 +45,7 @@ impl Slots {
     }
 
     /// Where a part of a VM's memory lies, from its start up to the first address that no slot has.
-    fn find(&self, vm: u32, gpa: u64, bytes: u64) -> Vec<Range<u64>> {
+    pub(super) fn find(&self, vm: u32, gpa: u64, bytes: u64) -> Vec<Range<u64>> {
         let mut found = Vec::new();
         let (mut gpa, mut left) = (gpa, bytes);
         while left != 0 {

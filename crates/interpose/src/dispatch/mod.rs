@@ -6,6 +6,7 @@
 
 mod argument;
 mod files;
+mod hole;
 mod memory;
 mod overlay;
 mod possible;
@@ -253,11 +254,29 @@ impl Dispatcher {
         }
     }
 
+    /// The signals that a vCPU's `KVM_RUN` waits with, as `KVM_SET_SIGNAL_MASK` chose them.
+    #[must_use]
+    pub fn signal_mask(&self, fd: i32) -> Option<u64> {
+        self.files.vcpu(fd)?.runner.as_ref()?.signal_mask()
+    }
+
     /// Makes the `KVM_RUN` under way on a descriptor, or the next one, return with `EINTR`, as a signal does.
     pub fn kick(&self, fd: i32) {
         if let Some(kick) = self.files.vcpu(fd).and_then(|vcpu| vcpu.kick()) {
             kick.set(true);
         }
+    }
+
+    /// The way in ends a [`Outcome::Blocked`] call with `EINTR`, because a signal came.
+    pub fn interrupted(&self, fd: i32) {
+        if let Some(vcpu) = self.files.vcpu(fd) {
+            self.end_by_signal(&vcpu);
+        }
+    }
+
+    /// Tells of the runs that were only counted. To be called when the process ends.
+    pub fn flush(&self) {
+        self.files.flush(|on, count| self.put_now(What::PlainRuns { on, count }));
     }
 
     /// The way in cannot go on, or not as it should.
@@ -267,7 +286,7 @@ impl Dispatcher {
 
     /// Puts a record behind the runs that are still to be told of.
     fn put(&self, what: What) {
-        self.files.flush(|on, count| self.put_now(What::PlainRuns { on, count }));
+        self.flush();
         self.put_now(what);
     }
 
@@ -278,7 +297,7 @@ impl Dispatcher {
 
 impl Drop for Dispatcher {
     fn drop(&mut self) {
-        self.files.flush(|on, count| self.put_now(What::PlainRuns { on, count }));
+        self.flush();
     }
 }
 

@@ -1,15 +1,15 @@
 //! `KVM_RUN`.
 
 use super::memory::Watch;
-use super::{Dispatcher, Outcome};
+use super::{Dispatcher, Model, Outcome};
 use crate::pages_unsafe::VcpuPages;
 use crate::record::{Run, What};
-use exeunt_abi::Errno;
 use exeunt_abi::kvm::run::{ExitReason, RunPage};
+use exeunt_abi::{Errno, PAGE_SIZE};
 use exeunt_model::device::Runner;
 use exeunt_model::{Kick, UserMemory};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// A vCPU, as the calls on it need it.
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub(super) struct Vcpu {
     pub(super) plain: AtomicU64,
     /// How many runs there were.
     runs: AtomicU32,
+    /// The exit before asked for nothing that anyone judges the answer to.
+    was_plain: AtomicBool,
     /// The scene has been set for this vCPU.
     is_prepared: OnceLock<()>,
     /// Something is in `watch`.
@@ -39,6 +41,7 @@ impl Vcpu {
             runner,
             plain: AtomicU64::new(0),
             runs: AtomicU32::new(0),
+            was_plain: AtomicBool::new(false),
             is_prepared: OnceLock::new(),
             is_watched: AtomicBool::new(false),
             watch: Mutex::default(),
@@ -70,12 +73,19 @@ fn is_plain(result: Result<(), Errno>, after: &RunPage) -> bool {
     result.is_ok() && matches!(after.reason(), ExitReason::IO | ExitReason::MMIO)
 }
 
+/// Whether nobody judges the answer to an exit.
+fn wants_plain_answer(result: Result<(), Errno>, after: &RunPage) -> bool {
+    let asks_for_nothing = matches!(after.reason(), ExitReason::HLT | ExitReason::IRQ_WINDOW_OPEN);
+    is_plain(result, after) || result.is_ok() && asks_for_nothing
+}
+
 impl Dispatcher {
     /// `KVM_RUN` under the model.
     pub(super) fn scripted_run(&self, vcpu: &Vcpu, runner: &Runner, memory: &Arc<dyn UserMemory>) -> Outcome {
         let Some(model) = &self.model else { return Outcome::NotOurs };
         self.sink.enter();
-        vcpu.is_prepared.get_or_init(|| model.prepare(vcpu.vm, runner));
+        let memory = &model.memory(memory);
+        vcpu.is_prepared.get_or_init(|| self.prepare(model, vcpu, runner));
         self.tell_what_was_written(vcpu, memory);
         if self.is_used_up() {
             let ends = vcpu.pages.immediate_exit();
@@ -108,6 +118,25 @@ impl Dispatcher {
         Outcome::Done(result.map(|()| 0))
     }
 
+    /// A signal ended a `KVM_RUN` that waited.
+    pub(super) fn end_by_signal(&self, vcpu: &Vcpu) {
+        let before = vcpu.pages.run();
+        let mut after = before.clone();
+        after.exit_reason = ExitReason::INTR.0;
+        vcpu.pages.set_run(&after);
+        if let Some(kick) = vcpu.kick() {
+            kick.set(false);
+        }
+        self.record_run(vcpu, before, Err(Errno::EINTR), &after);
+    }
+
+    fn prepare(&self, model: &Model, vcpu: &Vcpu, runner: &Runner) {
+        model.prepare(vcpu.vm, runner, |gpa| {
+            let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+            slots.find(vcpu.vm, gpa.0, PAGE_SIZE).into_iter().next()
+        });
+    }
+
     /// A `KVM_RUN` came back, with the page as it is now.
     #[inline]
     pub(super) fn ran(
@@ -118,7 +147,8 @@ impl Dispatcher {
         after: &RunPage,
         memory: &Arc<dyn UserMemory>,
     ) {
-        if is_plain(result, after) {
+        // What a VMM answered to any other exit is in the page that it enters with next.
+        if is_plain(result, after) && vcpu.was_plain.load(Ordering::Relaxed) {
             self.files.plain(vcpu);
         } else {
             self.tell_of_run(vcpu, before, result, after, memory);
@@ -133,10 +163,15 @@ impl Dispatcher {
         after: &RunPage,
         memory: &Arc<dyn UserMemory>,
     ) {
-        if !matches!(result, Err(Errno::EINTR | Errno::EAGAIN)) {
+        vcpu.was_plain.store(wants_plain_answer(result, after), Ordering::Relaxed);
+        if !is_plain(result, after) && !matches!(result, Err(Errno::EINTR | Errno::EAGAIN)) {
             self.budget.used.fetch_add(1, Ordering::Relaxed);
         }
         self.watch(vcpu, result, after, memory);
+        self.record_run(vcpu, before, result, after);
+    }
+
+    fn record_run(&self, vcpu: &Vcpu, before: RunPage, result: Result<(), Errno>, after: &RunPage) {
         let [_, immediate_exit, ..] = before.user;
         let after = after.clone();
         self.put(What::Run(Box::new(Run {
@@ -156,7 +191,7 @@ impl Dispatcher {
             return false;
         }
         // What comes after the end of the scene is no sign of anything.
-        let is_over = self.model.as_ref().is_some_and(super::Model::is_over);
+        let is_over = self.model.as_ref().is_some_and(Model::is_over);
         if !is_over && !self.budget.is_hung.swap(true, Ordering::Relaxed) {
             self.put(What::Hung);
         }

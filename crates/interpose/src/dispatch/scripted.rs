@@ -1,20 +1,24 @@
 //! The model as `/dev/kvm` and `/dev/sev`.
 
+use super::hole::Hole;
 use super::run::Vcpu;
 use super::{DispatchError, Dispatcher, Outcome, Process, argument};
 use crate::plan::Plan;
 use crate::record::{File, What};
 use exeunt_abi::kvm::caps::Cap;
+use exeunt_abi::kvm::device_attr::EnableCap;
 use exeunt_abi::kvm::ioctl::{self as nr, Ioctl, KVMIO, SEV_IOC_TYPE};
 use exeunt_abi::kvm::vm_type::VmType;
-use exeunt_abi::{Arch, Errno, Kernel};
+use exeunt_abi::{Arch, Errno, Gpa, Kernel};
 use exeunt_model::device::{Descriptors, Device, Path, Program, Runner};
-use exeunt_model::{Host, UserMemory};
+use exeunt_model::{Firmware, Host, UserMemory};
 use exeunt_scenes::{Rewrite, Situation, situations};
 use std::collections::BTreeSet;
 use std::fmt;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use zerocopy::{FromZeros, IntoBytes};
 
 /// The model, with a scene in it.
 pub(super) struct Model {
@@ -24,6 +28,8 @@ pub(super) struct Model {
     actors: Arc<Actors>,
     /// The VMs whose scene was set.
     prepared: Mutex<BTreeSet<u32>>,
+    /// The process's memory, if a page of the guest's is missing from it.
+    hole: Hole,
 }
 
 impl fmt::Debug for Model {
@@ -98,6 +104,7 @@ impl Model {
         let host = if is_td { Host::INTEL } else { Host::AMD };
         let numbers = Arc::new(Numbers { process: Arc::clone(process), by_vmm: Mutex::default() });
         let device = Device::with_descriptors(kernel, host, Arc::<Numbers>::clone(&numbers));
+        device.set_seed(plan.seed);
         let actors = Arc::new(Actors::default());
         if let Some(Situation { guest, vcpus, .. }) = situation {
             let actors = Arc::clone(&actors);
@@ -109,7 +116,7 @@ impl Model {
                 }
             });
         }
-        Ok(Self { device, numbers, situation, actors, prepared: Mutex::default() })
+        Ok(Self { device, numbers, situation, actors, prepared: Mutex::default(), hole: Hole::default() })
     }
 
     pub(super) fn open(&self, file: File, is_writable: bool) -> Result<i32, Errno> {
@@ -137,11 +144,19 @@ impl Model {
     }
 
     /// The guest is about to begin: what the scene does to its VM and its first vCPU is done now.
-    pub(super) fn prepare(&self, vm: u32, runner: &Runner) {
+    pub(super) fn prepare(&self, vm: u32, runner: &Runner, find: impl FnOnce(Gpa) -> Option<Range<u64>>) {
         let Some(situation) = &self.situation else { return };
         let is_first = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).insert(vm);
         if !is_first || vm != 0 {
             return;
+        }
+        if situation.vm_type.has_ghcb() {
+            // The programs of most scenes send the firmware nothing that it could read.
+            runner.vm().set_firmware(Firmware::Completes { status: 0 });
+        }
+        // Where there is no slot there is no hole either.
+        if let Some(addresses) = situation.unmapped.and_then(find) {
+            self.hole.set(addresses);
         }
         if let Some(prepare) = situation.prepare {
             prepare(&runner.vm());
@@ -167,8 +182,27 @@ impl Model {
         self.is_over() && !self.actors.is_told.swap(true, Ordering::Relaxed)
     }
 
+    /// The process's memory as the model meets it.
+    pub(super) fn memory(&self, memory: &Arc<dyn UserMemory>) -> Arc<dyn UserMemory> {
+        if self.situation.as_ref().is_none_or(|situation| situation.unmapped.is_none()) {
+            return Arc::clone(memory);
+        }
+        self.hole.of(memory)
+    }
+
     fn call(&self, fd: i32, request: Ioctl, arg: u64, memory: &Arc<dyn UserMemory>) -> Result<u32, Errno> {
+        let memory = &self.memory(memory);
         let later = self.situation.as_ref().map_or(0, |situation| situation.later_hypercalls);
+        if request == nr::KVM_ENABLE_CAP && later != 0 {
+            let mut enable = EnableCap::new_zeroed();
+            let is_read = memory.read(arg, enable.as_mut_bytes()).is_ok();
+            if is_read && enable.cap == Cap::EXIT_HYPERCALL.0 {
+                // A newer kernel takes what it offers.
+                let [argument, ..] = &mut enable.args;
+                *argument &= !later;
+                return self.device.vm(fd)?.enable_cap_args(&enable).map(|()| 0);
+            }
+        }
         let result = self.device.ioctl(fd, request.0, arg, memory)?;
         let asks = request == nr::KVM_CHECK_EXTENSION && arg == u64::from(Cap::EXIT_HYPERCALL.0);
         Ok(if asks { result | u32::try_from(later).unwrap_or(0) } else { result })

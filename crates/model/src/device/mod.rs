@@ -41,6 +41,7 @@ use exeunt_abi::{Errno, Kernel};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use table::{File, Table};
 
@@ -76,6 +77,7 @@ pub struct Device {
     sev: SevHost,
     table: Table,
     guests: RwLock<Guests>,
+    seed: AtomicU64,
 }
 
 impl fmt::Debug for Device {
@@ -105,12 +107,22 @@ impl Device {
             sev,
             table: Table::new(descriptors),
             guests: RwLock::new(halts),
+            seed: AtomicU64::new(0),
         }
     }
 
     /// Chooses what vCPUs that are made from now on run, by their id.
     pub fn set_guest(&self, guest: impl Fn(u64, Cpu) -> Program + Send + Sync + 'static) {
         *self.guests.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(guest);
+    }
+
+    /// Chooses what decides by chance in vCPUs that are made from now on; each has its id besides.
+    pub fn set_seed(&self, seed: u64) {
+        self.seed.store(seed, Ordering::Relaxed);
+    }
+
+    fn seed(&self) -> u64 {
+        self.seed.load(Ordering::Relaxed)
     }
 
     fn guests(&self) -> Guests {

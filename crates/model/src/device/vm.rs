@@ -87,7 +87,8 @@ impl Call<'_> {
     fn create_vcpu(&self, file: &VmFile) -> Result<u32, Errno> {
         let guests = self.device.guests();
         let id = self.arg;
-        let vcpu = file.vm.create_vcpu_with_id(id, id, |cpu| guests(id, cpu))?;
+        let seed = self.device.seed().wrapping_add(id);
+        let vcpu = file.vm.create_vcpu_with_id(id, seed, |cpu| guests(id, cpu))?;
         let vcpu = Arc::new(VcpuFile::new(vcpu));
         file.add_vcpu(&vcpu);
         let fd = self.device.table.insert(File::Vcpu(vcpu))?;
