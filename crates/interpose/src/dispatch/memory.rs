@@ -210,7 +210,7 @@ impl Dispatcher {
         arg: u64,
         result: Result<u32, Errno>,
         memory: &Arc<dyn UserMemory>,
-    ) -> (Vec<u8>, Option<File>) {
+    ) -> (Vec<u8>, Option<(i32, File)>) {
         let after = super::argument::bytes(memory.as_ref(), request, arg);
         let Ok(value) = result else { return (after, None) };
         let request = nr::Ioctl(request);

@@ -124,21 +124,30 @@ impl Dispatcher {
         })));
     }
 
-    /// The kernel did what was told before.
-    pub fn after(&self, pending: Pending, result: Result<u32, Errno>, memory: &Arc<dyn UserMemory>) {
+    /// The kernel did what was told before. Returns the descriptor that the call made, if it is one that is known from
+    /// now on.
+    pub fn after(
+        &self,
+        pending: Pending,
+        result: Result<u32, Errno>,
+        memory: &Arc<dyn UserMemory>,
+    ) -> Option<i32> {
         let Pending { on, request, arg, what } = pending;
         match what {
             Kind::Run { vcpu, before } => {
                 let after = vcpu.pages.run();
                 self.ran(&vcpu, before, result.map(|_| ()), &after, memory);
+                None
             }
             Kind::Other { before } => {
                 let (after, made) = self.behind(on, request, arg, result, memory);
+                let (fd, made) = made.unzip();
                 if let Some(overlay) = &self.overlay {
                     let call = Call { on, request, arg, memory: memory.as_ref() };
                     overlay.made(&call, result, made);
                 }
                 self.put(What::Ioctl { on, request, arg, before, after, result, made });
+                fd
             }
         }
     }

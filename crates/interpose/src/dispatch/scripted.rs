@@ -247,19 +247,27 @@ impl Dispatcher {
         let before = argument::bytes(memory.as_ref(), request, arg);
         let result = model.call(fd, Ioctl(request), arg, memory);
         let (after, made) = self.behind(on, request, arg, result, memory);
+        let made = made.map(|(_, file)| file);
         self.put(What::Ioctl { on, request, arg, before, after, result, made });
         Outcome::Done(result)
     }
 
     /// Remembers the file that a call made.
-    pub(super) fn adopt(&self, on: File, request: Ioctl, arg: u64, value: u32, after: &[u8]) -> Option<File> {
+    pub(super) fn adopt(
+        &self,
+        on: File,
+        request: Ioctl,
+        arg: u64,
+        value: u32,
+        after: &[u8],
+    ) -> Option<(i32, File)> {
         let in_struct = || argument::half_at(after, 4).and_then(|fd| i32::try_from(fd).ok());
         let fd = i32::try_from(value).ok();
         let (fd, file) = match (on, request) {
             (File::System, nr::KVM_CREATE_VM) => (fd?, self.files.new_vm()),
             (File::Vm(vm), nr::KVM_CREATE_VCPU) => {
                 let (fd, id) = (fd?, u32::try_from(arg).ok()?);
-                return Some(self.adopt_vcpu(vm, id, fd));
+                return Some((fd, self.adopt_vcpu(vm, id, fd)));
             }
             (File::Vm(vm), nr::KVM_CREATE_GUEST_MEMFD) => (fd?, self.files.new_gmem(vm)),
             // Asked with a flag, whether there are such devices.
@@ -269,7 +277,7 @@ impl Dispatcher {
             _ => return None,
         };
         self.files.insert(fd, file, None);
-        Some(file)
+        Some((fd, file))
     }
 
     fn adopt_vcpu(&self, vm: u32, id: u32, fd: i32) -> File {

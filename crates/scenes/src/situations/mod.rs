@@ -2,6 +2,7 @@
 
 mod certs;
 mod conversions;
+mod endless;
 mod events;
 mod faults;
 mod runs;
@@ -23,8 +24,8 @@ pub fn all() -> Vec<Situation> {
     all
 }
 
-/// The one of this name.
+/// The one of this name; also one of those that belong to no rule.
 #[must_use]
 pub fn find(name: &str) -> Option<Situation> {
-    all().into_iter().find(|situation| situation.name == name)
+    all().into_iter().chain(endless::all()).find(|situation| situation.name == name)
 }

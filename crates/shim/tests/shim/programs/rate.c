@@ -1,0 +1,19 @@
+// How many exits per second: the guest writes to a port for ever.
+#include "vmm.h"
+
+int main(int count, char **words) {
+    long exits = count > 1 ? atol(words[1]) : 100000;
+    set_up(0);
+    struct timespec start, end;
+    clock_gettime(CLOCK_MONOTONIC, &start);
+    long seen = 0;
+    for (long i = 0; i < exits; i++) {
+        CHECK(ioctl(vcpu, KVM_RUN, 0) == 0 || errno == EINTR);
+        seen += run->exit_reason == KVM_EXIT_IO;
+    }
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    double seconds = end.tv_sec - start.tv_sec + (end.tv_nsec - start.tv_nsec) / 1e9;
+    printf("%ld of %ld exits were port I/O, %.2f million a second, %.1f ns each\n", seen, exits,
+           exits / seconds / 1e6, seconds / exits * 1e9);
+    return 0;
+}
