@@ -17,6 +17,7 @@ pub mod report;
 pub mod rules;
 pub mod runner;
 pub mod scenario;
+pub mod shim;
 pub mod timeline;
 #[cfg(test)]
 mod vectors;

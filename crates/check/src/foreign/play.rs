@@ -48,7 +48,7 @@ pub(super) fn play(subject: &Subject, choice: &Choice, scene: &Scene) -> Result<
     let certificates = scene.situation.orders.certificates;
     let table = if certificates { Some(super::certificates::file()?) } else { None };
     let orders = super::orders::arguments(subject, scene, table.as_ref());
-    let mut launch = Launch::new(Vec::new(), plan, &[]);
+    let mut launch = Launch::new(Vec::new(), plan, crate::shim::bytes());
     // Files that the command names live as long as this does.
     let filled = match &subject.profile {
         Some(profile) => Some(fill(subject, profile, &orders)?),

@@ -16,6 +16,8 @@ int main(void) {
         ALLOW(SYS_ioctl),
         ALLOW(SYS_write),
         ALLOW(SYS_exit_group),
+        // The end of a handler, which the kernel makes a program call.
+        ALLOW(SYS_rt_sigreturn),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
     };
     struct sock_fprog program = {sizeof filter / sizeof *filter, filter};
