@@ -23,7 +23,10 @@ fn main() {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     for room in ROOMS {
         println!("cargo::rerun-if-changed={}", workspace.join("crates").join(room).join("src").display());
-        println!("cargo::rerun-if-changed={}", workspace.join("crates").join(room).join("Cargo.toml").display());
+        println!(
+            "cargo::rerun-if-changed={}",
+            workspace.join("crates").join(room).join("Cargo.toml").display()
+        );
     }
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed={SWITCH}");

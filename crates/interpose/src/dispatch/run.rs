@@ -25,6 +25,8 @@ pub(super) struct Vcpu {
     runs: AtomicU32,
     /// The exit before asked for nothing that anyone judges the answer to.
     was_plain: AtomicBool,
+    /// A `KVM_RUN` has not come back, which was told.
+    is_inside: AtomicBool,
     /// The scene has been set for this vCPU.
     is_prepared: OnceLock<()>,
     /// Something is in `watch`.
@@ -42,6 +44,7 @@ impl Vcpu {
             plain: AtomicU64::new(0),
             runs: AtomicU32::new(0),
             was_plain: AtomicBool::new(false),
+            is_inside: AtomicBool::new(false),
             is_prepared: OnceLock::new(),
             is_watched: AtomicBool::new(false),
             watch: Mutex::default(),
@@ -88,14 +91,20 @@ impl Dispatcher {
         vcpu.is_prepared.get_or_init(|| self.prepare(model, vcpu, runner));
         self.tell_what_was_written(vcpu, memory);
         if self.is_used_up() {
-            let ends = vcpu.pages.immediate_exit();
-            return if ends { Outcome::Done(Err(Errno::EINTR)) } else { Outcome::Blocked };
+            let before = vcpu.pages.run();
+            let [_, immediate_exit, ..] = before.user;
+            if immediate_exit != 0 {
+                return Outcome::Done(Err(Errno::EINTR));
+            }
+            self.tell_of_stay(vcpu, before);
+            return Outcome::Blocked;
         }
         let before = vcpu.pages.run();
         let ran = runner.run(memory, &before, &vcpu.pages);
         if ran.is_blocked {
             // The VMM is still inside of the call, and its page is as it was. With the local APIC in the kernel this is
             // how a guest that has ended looks.
+            self.tell_of_stay(vcpu, before);
             if model.is_newly_over() {
                 self.put(What::SceneOver);
             }
@@ -106,6 +115,7 @@ impl Dispatcher {
         if let Some(rewrite) = model.later() {
             rewrite(nth, &mut result, &mut after);
         }
+        vcpu.is_inside.store(false, Ordering::Relaxed);
         if result == Err(Errno::EINTR) {
             // A kick is for one call.
             runner.kick().set(false);
@@ -118,12 +128,22 @@ impl Dispatcher {
         Outcome::Done(result.map(|()| 0))
     }
 
+    /// A `KVM_RUN` does not come back for now. What it was entered with is told once.
+    fn tell_of_stay(&self, vcpu: &Vcpu, before: RunPage) {
+        if !vcpu.is_inside.swap(true, Ordering::Relaxed) {
+            let [_, immediate_exit, ..] = before.user;
+            let (vm, vcpu, before) = (vcpu.vm, vcpu.id, Box::new(before));
+            self.put(What::Inside { vm, vcpu, immediate: immediate_exit != 0, before });
+        }
+    }
+
     /// A signal ended a `KVM_RUN` that waited.
     pub(super) fn end_by_signal(&self, vcpu: &Vcpu) {
         let before = vcpu.pages.run();
         let mut after = before.clone();
         after.exit_reason = ExitReason::INTR.0;
         vcpu.pages.set_run(&after);
+        vcpu.is_inside.store(false, Ordering::Relaxed);
         if let Some(kick) = vcpu.kick() {
             kick.set(false);
         }
