@@ -4,13 +4,20 @@ use exeunt_abi::kvm::ioctl::KVM_RUN;
 use std::fs;
 use std::path::Path;
 
-/// A thread of the process is in `KVM_RUN` or busy. Where `/proc` says nothing, so does this.
+/// A thread of the process is in `KVM_RUN`, or runs, or waits for a disk. Where `/proc` says nothing, so does this.
 pub(super) fn is_inside(pid: i32) -> bool {
     let tasks = fs::read_dir(Path::new("/proc").join(pid.to_string()).join("task"));
     tasks.into_iter().flatten().flatten().any(|task| {
-        let Ok(line) = fs::read_to_string(task.path().join("syscall")) else { return false };
-        is_running_vcpu(&line)
+        let says = |file: &str, is: fn(&str) -> bool| {
+            fs::read_to_string(task.path().join(file)).is_ok_and(|text| is(&text))
+        };
+        says("syscall", is_running_vcpu) || says("stat", waits_for_a_disk)
     })
+}
+
+/// The state is behind the name, which may hold anything.
+fn waits_for_a_disk(stat: &str) -> bool {
+    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('D'))
 }
 
 /// A line of `/proc/*/syscall`: the number of the call, its six arguments, the stack pointer and the program counter, in
@@ -55,6 +62,14 @@ mod tests {
         ];
         for (line, expected) in cases {
             assert_eq!(is_running_vcpu(line), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_thread_that_waits_for_a_disk_is_known_by_its_state_alone() {
+        let states = [("7 (a) D 1", true), ("7 (a) S 1", false), ("7 (D) D) S 1", false), ("", false)];
+        for (stat, expected) in states {
+            assert_eq!(waits_for_a_disk(stat), expected, "{stat}");
         }
     }
 
