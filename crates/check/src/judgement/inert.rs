@@ -22,6 +22,13 @@ pub fn inert(text: &str) -> String {
     inert
 }
 
+/// As [`inert`], line by line: what a VMM said of its own accord has lines.
+#[must_use]
+pub fn inert_lines(text: &str) -> String {
+    let text: String = text.chars().take(MAX_CHARS).collect();
+    text.lines().map(inert).collect::<Vec<_>>().join("\n").trim_end().into()
+}
+
 /// Controls of terminals, separators of lines, marks of direction, and letters that no document may hold.
 fn is_active(letter: char) -> bool {
     letter.is_control()
@@ -43,6 +50,12 @@ mod tests {
         assert_eq!(inert("a\nb\tc\u{9b}1m\0"), r"a\nb\tc\u{9b}1m\0");
         assert_eq!(inert("abc\u{202e}cba\u{2028}\u{200b}"), r"abc\u{202e}cba\u{2028}\u{200b}");
         assert_eq!(inert("größer <b> & 'c' ✓"), "größer <b> & 'c' ✓");
+    }
+
+    #[test]
+    fn lines_stay_lines_and_each_is_inert() {
+        assert_eq!(inert_lines("a\r\n\u{1b}[2J \n\nb\rc\n\n"), "a\n\\u{1b}[2J\n\nb\\rc");
+        assert_eq!(inert_lines(&"x\n".repeat(1 << 20)).len(), MAX_CHARS - 1);
     }
 
     #[test]

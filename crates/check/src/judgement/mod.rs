@@ -16,7 +16,7 @@ mod shard;
 mod text;
 
 pub use html::html;
-pub use inert::inert;
+pub use inert::{inert, inert_lines};
 pub use json::{SCHEMA_VERSION, json};
 pub use junit::junit;
 pub use replay::Replay;

@@ -1,6 +1,6 @@
 //! A check as a value, which every format is made of.
 
-use super::inert::inert;
+use super::inert::{inert, inert_lines};
 use super::replay::Replay;
 use crate::judge::{ExitBytes, Finding, Judged, Verdict};
 use crate::rules::{self, Rule};
@@ -232,8 +232,8 @@ fn scene(replay: &Replay, judged: &Judged) -> SceneReport {
     };
     let finding = finding.map(|finding| Finding {
         exit: finding.exit,
-        expected: inert(&finding.expected),
-        seen: inert(&finding.seen),
+        expected: inert_lines(&finding.expected),
+        seen: inert_lines(&finding.seen),
     });
     SceneReport {
         scene: inert(judged.scenario),

@@ -116,6 +116,22 @@ fn the_text_of_a_report_without_colours_has_no_controls_whatever_a_vmm_says() {
     assert!(text.contains(r"\u{1b}[2J"), "{text}");
 }
 
+#[test]
+fn what_a_vmm_said_in_lines_stays_under_its_label_and_is_cut_in_a_terminal_only() {
+    let said: Vec<_> = (0..20).map(|number| format!("  again      line {number}")).collect();
+    let said = said.join("\n");
+    let report = report("vmm", &said);
+    let text = text(&report, Paint::Plain);
+    assert!(
+        text.contains("\n  seen         again      line 0\n               again      line 1\n"),
+        "{text}"
+    );
+    assert!(text.contains("[cut: the other formats have more]") && !text.contains("line 9"), "{text}");
+    let lines = text.lines().filter(|line| line.starts_with("  again      "));
+    assert!(lines.clone().count() == 3 && lines.clone().all(|line| line.contains("exeunt check ")), "{text}");
+    assert!(html(&report).contains("again      line 19"));
+}
+
 /// The letter itself, if it is inert.
 fn inert_one(letter: char) -> char {
     let text = inert(&format!("{letter}."));
@@ -213,7 +229,9 @@ fn json_has_all_of_a_report_and_its_keys_are_documented() {
     assert_eq!((&finding["exit"], &finding["bytes"]["exit"]), (&2.into(), &"0c0000000000000011".into()));
     assert_eq!(finding["bytes"]["answer"], "0c0000000000000022");
     assert_eq!(finding["bytes"]["page"].as_str().unwrap().len(), 576);
-    assert!(finding["seen"].as_str().unwrap().chars().all(|letter| letter == inert_one(letter)));
+    assert!(
+        finding["seen"].as_str().unwrap().chars().all(|letter| letter == '\n' || letter == inert_one(letter))
+    );
     let mut keys = BTreeSet::new();
     collect_keys(&document, &mut keys);
     let page = include_str!("../../../../docs/checking.md");

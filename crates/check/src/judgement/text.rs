@@ -8,6 +8,9 @@ use std::fmt::Write;
 
 /// Hex words on one line.
 const WORDS_PER_LINE: usize = 4;
+/// Lines of a text that are shown, and columns of each: what a VMM says as it ends can be a dump of its registers.
+const MAX_LINES: usize = 8;
+const MAX_COLUMNS: usize = 400;
 /// How far a column of labels reaches.
 const LABEL: usize = 11;
 
@@ -68,8 +71,22 @@ fn line(out: &mut String, text: &str) {
 }
 
 fn labelled(out: &mut String, label: &str, text: &str, paint: Paint) {
-    let label = paint.with("2", &format!("{label:<LABEL$}"));
-    line(out, &format!("  {label}{text}"));
+    let mut label = label;
+    for (place, part) in text.split('\n').enumerate() {
+        if place == MAX_LINES {
+            line(out, &format!("  {:LABEL$}{}", "", paint.with("2", "[cut: the other formats have more]")));
+            break;
+        }
+        line(out, &format!("  {}{}", paint.with("2", &format!("{label:<LABEL$}")), clipped(part)));
+        label = "";
+    }
+}
+
+fn clipped(text: &str) -> String {
+    match text.char_indices().nth(MAX_COLUMNS) {
+        Some((end, _)) => format!("{} [cut]", text.get(..end).unwrap_or_default()),
+        None => text.into(),
+    }
 }
 
 fn broken(out: &mut String, report: &RuleReport, paint: Paint) {
@@ -111,7 +128,8 @@ fn scene_text(out: &mut String, scene: &SceneReport, finding: &Finding, paint: P
     }
     labelled(out, "expected", &finding.expected, paint);
     labelled(out, "seen", &finding.seen, paint);
-    labelled(out, "again", &scene.replay, paint);
+    // This one is never cut, because a part of it is of no use.
+    line(out, &format!("  {}{}", paint.with("2", &format!("{:<LABEL$}", "again")), scene.replay));
 }
 
 fn exit(out: &mut String, bytes: &ExitBytes, paint: Paint) {
@@ -148,7 +166,7 @@ fn not_exercised(out: &mut String, report: &Report, paint: Paint) {
     line(out, &paint.with("1", "Not exercised"));
     for (why, rules) in reasons {
         line(out, &format!("  {}", rules.join(" ")));
-        line(out, &format!("    {}", paint.with("2", why)));
+        line(out, &format!("    {}", paint.with("2", &clipped(why))));
     }
     line(out, "");
 }

@@ -7,7 +7,7 @@ use crate::{Failure, print};
 use exeunt_check::foreign::{self, Choice, Profile, Progress as Event, Subject};
 use exeunt_check::judge::{Judged, Verdict};
 use exeunt_check::judgement::{About, Kind, Replay, Report, SceneTime, inert};
-use exeunt_check::profile::for_program;
+use exeunt_check::profile;
 use exeunt_check::rules::Rule;
 use serde::Serialize;
 use std::ffi::OsString;
@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Seconds for one scene, unless others are asked for.
-const TIMEOUT: u32 = 30;
+const TIMEOUT: u32 = 10;
 
 /// Judges it in each scene that is asked for. With the report comes why it is not whole, if that is an error.
 pub(super) fn judge(
@@ -75,10 +75,10 @@ pub(super) fn plan(args: &Args, rules: &[&'static Rule]) -> Result<Vec<Row>, Fai
 }
 
 fn subject(args: &Args) -> Result<Subject, Failure> {
-    let profile = match (&args.profile, args.command.as_slice()) {
+    let profile = match (args.profile.as_deref(), args.command.as_slice()) {
         (Some(name), _) => Some(Profile::load(name).map_err(shown)?),
-        // Whoever gives arguments gives a whole machine.
-        (None, [program]) => for_program(Path::new(program), args.stage.map(stage)),
+        // Arguments are a whole machine, which a profile would only disturb.
+        (None, [program]) => profile::for_program(Path::new(program), stage(args)),
         (None, _) => None,
     };
     let via = args.via.map(|via| match via {
@@ -88,19 +88,19 @@ fn subject(args: &Args) -> Result<Subject, Failure> {
     Ok(Subject { command: args.command.clone(), profile, via })
 }
 
-const fn stage(stage: Stage) -> foreign::Stage {
-    match stage {
+fn stage(args: &Args) -> Option<foreign::Stage> {
+    args.stage.map(|stage| match stage {
         Stage::Observe => foreign::Stage::Observe,
         Stage::Overlay => foreign::Stage::Overlay,
         Stage::Scripted => foreign::Stage::Scripted,
-    }
+    })
 }
 
 fn choice(args: &Args, rules: &[&'static Rule], stop: &Arc<AtomicBool>) -> Choice {
     Choice {
         rules: rules.iter().map(|rule| rule.id.as_str()).collect(),
         dialect: args.dialect,
-        stage: args.stage.map(stage),
+        stage: stage(args),
         scene: args.scene.clone(),
         seed: args.seed,
         timeout: Duration::from_secs(args.timeout.unwrap_or(TIMEOUT).into()),
@@ -115,7 +115,7 @@ fn about(args: &Args, subject: &Subject, stage: Option<String>) -> About {
     let name = file.map(|name| name.to_string_lossy().into_owned()).or(program);
     let profile = subject.profile.as_ref().map(|profile| profile.name.clone());
     let via = args.via.and_then(|via| clap::ValueEnum::to_possible_value(&via));
-    let options = options(args, stage.as_deref());
+    let options = options(args, stage.as_deref(), args.profile.as_ref().or(profile.as_ref()));
     About {
         kind: Kind::Foreign,
         name: name.or_else(|| profile.clone()).unwrap_or_default(),
@@ -131,14 +131,14 @@ fn about(args: &Args, subject: &Subject, stage: Option<String>) -> About {
 }
 
 /// What a line has to say to show a verdict again, besides the rule and the scene.
-fn options(args: &Args, stage: Option<&str>) -> Vec<OsString> {
+fn options(args: &Args, stage: Option<&str>, profile: Option<&String>) -> Vec<OsString> {
     let mut options = vec![OsString::from("--seed"), args.seed.to_string().into()];
     let via = args.via.and_then(|via| clap::ValueEnum::to_possible_value(&via));
     let given = [
         ("--stage", stage.map(str::to_string)),
         ("--dialect", args.dialect.map(|dialect| dialect.to_string())),
         ("--via", via.map(|via| via.get_name().to_string())),
-        ("--profile", args.profile.clone()),
+        ("--profile", profile.cloned()),
         ("--timeout", args.timeout.map(|seconds| seconds.to_string())),
     ];
     for (name, value) in given {
