@@ -69,7 +69,7 @@ pub fn judge(
     Ok(all)
 }
 
-/// The scenes of the choice, of which at least one is played.
+/// The scenes of the choice, of which at least one is played, in this shard or in another one.
 fn scenes(subject: &Subject, choice: &Choice) -> Result<Vec<Scene>, ForeignError> {
     let stages = subject.profile.as_ref().map(|profile| profile.stages.as_slice()).unwrap_or_default();
     let stage = choice.stage.or(stages.first().copied()).unwrap_or(Stage::Scripted);
@@ -78,9 +78,10 @@ fn scenes(subject: &Subject, choice: &Choice) -> Result<Vec<Scene>, ForeignError
         return Err(ForeignError::NotOfProfile { profile: profile.name.clone(), stage, has });
     }
     let host = if stage == Stage::Scripted { None } else { Some(host()?) };
-    let scenes = chosen(subject, choice, stage, host);
-    match (scenes.iter().any(Scene::is_played), scenes.first()) {
-        (true, _) => Ok(scenes),
+    // A shard may have no scene that is played, as long as another one has.
+    let all = chosen(subject, &Choice { shard: None, ..choice.clone() }, stage, host);
+    match (all.iter().any(Scene::is_played), all.first()) {
+        (true, _) => Ok(chosen(subject, choice, stage, host)),
         (false, Some(scene)) => {
             let why = scene.left_out.clone().unwrap_or_default();
             Err(ForeignError::NothingToPlay { stage, why })

@@ -98,7 +98,7 @@ fn facts(out: &mut String, report: &Report) {
     let scenes = report.times.len();
     let time = format!("{scenes} in {:.1} s", report.elapsed.as_secs_f64());
     let seed = about.seed.to_string();
-    let command = about.command.join(" ");
+    let command = about.replay.command_line();
     let known = [
         ("command", Some(command).filter(|command| !command.is_empty())),
         ("profile", about.profile.clone()),
@@ -139,10 +139,11 @@ fn filter(out: &mut String, report: &Report) {
 fn rule(out: &mut String, report: &RuleReport) {
     let rule = report.rule;
     let open = if report.verdict >= Word::Warn { " open" } else { "" };
+    let because = report.why().map_or_else(String::new, |why| format!("<small>{}</small>", escape(why)));
     let _ = write!(
         out,
         "<details class=\"rule {}\"{open}>\n<summary><span class=\"word\">{}</span><code class=\"id\">{}</code>\
-         <span class=\"text\">{}</span><span class=\"severity\">{}</span></summary>\n\
+         <span class=\"text\">{}{because}</span><span class=\"severity\">{}</span></summary>\n\
          <div class=\"body\">\n<p class=\"source\">{}, since Linux {}</p>\n",
         class(report.verdict),
         report.verdict,

@@ -22,10 +22,16 @@ impl Replay {
         let options = chosen.into_iter().chain(self.options.iter().map(OsString::as_os_str));
         options.for_each(|word| push(&mut line, word));
         if !self.command.is_empty() {
-            line.push_str(" --");
-            self.command.iter().for_each(|word| push(&mut line, word));
+            line.push_str(" -- ");
+            line.push_str(&self.command_line());
         }
         line
+    }
+
+    /// The VMM and its arguments, as a shell takes them.
+    #[must_use]
+    pub fn command_line(&self) -> String {
+        self.command.iter().map(|word| quoted(word.as_bytes())).collect::<Vec<_>>().join(" ")
     }
 }
 

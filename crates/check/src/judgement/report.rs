@@ -217,6 +217,13 @@ impl Report {
 }
 
 impl RuleReport {
+    /// Why it was not exercised, if it was not.
+    #[must_use]
+    pub fn why(&self) -> Option<&str> {
+        let whys = || self.scenes.iter().find_map(|scene| scene.why.as_deref());
+        (self.verdict == Word::NotExercised).then(whys).flatten()
+    }
+
     /// The scenes in which it was broken.
     pub fn broken(&self) -> impl Iterator<Item = (&SceneReport, &Finding)> {
         self.scenes.iter().filter_map(|scene| Some((scene, scene.finding.as_ref()?)))

@@ -146,7 +146,7 @@ fn uri(name: &str) -> String {
 fn notifications(report: &Report) -> Vec<Value> {
     let mut notifications = Vec::new();
     for rule in report.with(Word::NotExercised) {
-        let why = rule.scenes.iter().find_map(|scene| scene.why.as_deref()).unwrap_or_default();
+        let why = rule.why().unwrap_or_default();
         notifications.push(json!({
             "level": "note",
             "message": { "text": format!("{} was not exercised: {why}", rule.rule.id) },

@@ -154,7 +154,7 @@ fn rows(out: &mut String, label: &str, bytes: &[u8], paint: Paint) {
 fn not_exercised(out: &mut String, report: &Report, paint: Paint) {
     let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
     for rule in report.with(Word::NotExercised) {
-        let why = rule.scenes.iter().find_map(|scene| scene.why.as_deref()).unwrap_or("no scene was played");
+        let why = rule.why().unwrap_or_default();
         match reasons.iter_mut().find(|(known, _)| *known == why) {
             Some((_, rules)) => rules.push(&rule.rule.id),
             None => reasons.push((why, vec![&rule.rule.id])),
