@@ -1,8 +1,8 @@
 //! Calls that the real kernel answers.
 //!
 //! Only the process itself can make them, because KVM refuses another one's memory. So they are let through, and what
-//! became of them is seen later: of a `KVM_RUN` at the next one of its vCPU, together with the VMM's answer, and of a
-//! call that makes a file at the next call of its thread, in the table of the process's descriptors.
+//! became of them is seen later, at the next call of the thread: of a `KVM_RUN` in the page, together with what the VMM has
+//! answered by then, and of a call that makes a file in the table of the process's descriptors.
 
 use super::descriptors::{Caller, fetch};
 use super::foreign_unsafe;
@@ -10,7 +10,7 @@ use super::listener_unsafe::{Answer, Notification};
 use super::numbers::{int, unsigned_int};
 use super::process::Process;
 use super::supervisor::{Member, Supervisor};
-use crate::dispatch::{Before, Pending, Process as _};
+use crate::dispatch::{Before, Dispatcher, Pending, Process as _};
 use crate::pages_unsafe::VcpuPages;
 use crate::record::File;
 use exeunt_abi::Errno;
@@ -46,6 +46,15 @@ struct Entered {
     thread: i32,
     /// Entries of that thread until the file is looked at again.
     trusted: u32,
+}
+
+impl Entered {
+    /// Tells what the entry brought that nothing is known of yet.
+    fn tell(&mut self, dispatcher: &Dispatcher, memory: &Arc<dyn UserMemory>) {
+        if let Some((before, pending)) = self.pending.take() {
+            dispatcher.after(pending, outcome(&before, &Head::of(&self.pages)), memory);
+        }
+    }
 }
 
 /// How often a number is taken to lead where it led to. A vCPU is told apart when it is made; what else is put behind
@@ -151,8 +160,12 @@ impl Supervisor {
 }
 
 impl Member {
-    /// Tells what became of calls that made files, as far as their files are there, or their thread goes on.
+    /// Tells what became of earlier calls: of the thread's own, which have come back, and of those that made files, as
+    /// far as their files are there.
     fn settle(&mut self, tid: i32, process: &Process) {
+        for entered in self.entries.vcpus.values_mut().filter(|entered| entered.thread == tid) {
+            entered.tell(&self.dispatcher, &process.memory);
+        }
         for (thread, Making { pending, what }) in std::mem::take(&mut self.entries.making) {
             match self.new_file(process.pid, what) {
                 Some(fd) => {
@@ -238,16 +251,14 @@ impl Member {
                 entry.insert(Entered { pages, pending: None, thread: call.tid, trusted: 0 })
             }
         };
-        if let Some((before, pending)) = entered.pending.take() {
-            let result = outcome(&before, &Head::of(&entered.pages));
-            dispatcher.after(pending, result, &process.memory);
-        }
+        entered.tell(dispatcher, &process.memory);
         let [_, _, arg, ..] = call.args;
         match dispatcher.before(fd, nr::KVM_RUN.0, arg, &process.memory) {
             Before::NotOurs => Answer::Continue,
             Before::Done(result) => Answer::Return(result.map(i64::from)),
             Before::Call(pending) => {
                 entered.pending = Some((Head::of(&entered.pages), pending));
+                entered.thread = call.tid;
                 Answer::Continue
             }
         }
@@ -266,11 +277,11 @@ impl Member {
     /// Tells of the last exits, which no entry followed.
     pub(super) fn finish(&mut self) {
         let Entries { vcpus, memory: Some(memory), .. } = std::mem::take(&mut self.entries) else { return };
-        for (_, Entered { pages, pending, .. }) in vcpus {
-            let now = Head::of(&pages);
+        for (_, mut entered) in vcpus {
+            let now = Head::of(&entered.pages);
             // A process that was ended inside of `KVM_RUN` left the page as it was.
-            if let Some((before, pending)) = pending.filter(|(before, _)| *before != now) {
-                self.dispatcher.after(pending, outcome(&before, &now), &memory);
+            if entered.pending.as_ref().is_some_and(|(before, _)| *before != now || before.immediate_exit()) {
+                entered.tell(&self.dispatcher, &memory);
             }
         }
     }
