@@ -18,7 +18,7 @@ fn each_shipped_profile_is_whole_and_found_by_its_name() {
         assert_eq!(load(name).unwrap().name, *name);
     }
     let error = load("bochs").unwrap_err().to_string();
-    assert!(error.contains("'bochs'") && error.contains("qemu-snp, qemu, kvmtool"), "{error}");
+    assert!(error.contains("'bochs'") && error.contains("qemu-snp, qemu, qemu-sev-es, kvmtool"), "{error}");
 }
 
 #[test]

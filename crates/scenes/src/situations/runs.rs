@@ -38,6 +38,8 @@ pub(super) fn all() -> Vec<Situation> {
         },
         Situation {
             vcpus: 2,
+            // Where the local APICs are in the kernel the second one waits for that; elsewhere there is nobody to tell.
+            prepare: Some(start_the_second),
             ..new("shutdown-of-one", VmType::Default, |cpu| Box::pin(shut_down_the_second(cpu)))
         },
         new("run-fails-with-einval", VmType::SevEs, |cpu| Box::pin(termination::by_msr(cpu)))
