@@ -4,6 +4,14 @@
 int main(int count, char **words) {
     long exits = count > 1 ? atol(words[1]) : 100000;
     set_up(0);
+    // For a kernel that runs machine code: out 0x80, al; jmp to it.
+    memcpy(memory, "\xe6\x80\xeb\xfc", 4);
+    struct kvm_sregs special;
+    CHECK(ioctl(vcpu, KVM_GET_SREGS, &special) == 0);
+    special.cs.base = special.cs.selector = 0;
+    CHECK(ioctl(vcpu, KVM_SET_SREGS, &special) == 0);
+    struct kvm_regs general = {.rflags = 2};
+    CHECK(ioctl(vcpu, KVM_SET_REGS, &general) == 0);
     struct timespec start, end;
     clock_gettime(CLOCK_MONOTONIC, &start);
     long seen = 0;
