@@ -1,6 +1,7 @@
 use super::*;
 use crate::judge::{self, ExitBytes, Finding, Judged, Verdict};
 use crate::rules;
+use proptest::prelude::*;
 use quick_xml::events::Event;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -298,6 +299,23 @@ fn sarif_has_a_result_for_each_broken_rule_and_scene_with_a_level_by_severity() 
         assert_eq!(levels, expected.iter().map(|(id, level)| (id, level)).collect::<Vec<_>>());
         let notes = log["runs"][0]["invocations"][0]["toolExecutionNotifications"].as_array().unwrap();
         assert!(notes[0]["message"]["text"].as_str().unwrap().starts_with("RC-7 was not exercised: "));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn no_text_breaks_out_of_a_report(name in "\\PC{0,20}|[\\x00-\\x7f]{0,20}", seen in any::<String>()) {
+        let report = report(&name, &seen);
+        prop_assert_eq!(elements(&junit(&report)).iter().filter(|element| element.0 == "testcase").count(), 7);
+        assert_is_sarif(&sarif(&report).unwrap());
+        let document: Value = serde_json::from_str(&json(&report).unwrap()).unwrap();
+        prop_assert_eq!(document["rules"].as_array().unwrap().len(), 6);
+        let (text, page) = (text(&report, Paint::Plain), html(&report));
+        prop_assert!(text.chars().chain(page.chars()).all(|letter| letter == '\n' || letter == inert_one(letter)));
+        prop_assert_eq!(page.matches("<details").count(), 6);
+        prop_assert!(text.lines().filter(|line| line.starts_with("  again      ")).count() == 3);
     }
 }
 

@@ -4,6 +4,7 @@ use super::{Args, Format, foreign};
 use crate::rules::is_meant;
 use crate::{Failure, print};
 use exeunt_check::judge::{self, Scene};
+use exeunt_check::judgement::inert;
 use exeunt_check::rules::{self, Rule};
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -47,6 +48,8 @@ pub(super) struct Row {
     pub(super) dialect: String,
     pub(super) stage: Option<String>,
     pub(super) rules: Vec<&'static str>,
+    /// Why it would not be played.
+    pub(super) left_out: Option<String>,
 }
 
 pub(super) fn list(args: &Args, chosen: &[&'static Rule]) -> Result<ExitCode, Failure> {
@@ -57,6 +60,9 @@ pub(super) fn list(args: &Args, chosen: &[&'static Rule]) -> Result<ExitCode, Fa
             let stage = row.stage.as_ref().map_or_else(String::new, |stage| format!("{stage:<9} "));
             // Writing to a string does not fail.
             let _ = writeln!(text, "{:<32} {:<20} {stage}{}", row.scene, row.dialect, row.rules.join(" "));
+            if let Some(why) = &row.left_out {
+                let _ = writeln!(text, "  not played: {}", inert(why));
+            }
             text
         }),
     })?;
@@ -73,6 +79,7 @@ fn own(args: &Args, chosen: &[&'static Rule]) -> Result<Vec<Row>, Failure> {
             .filter(|rule| chosen.iter().any(|chosen| chosen.id == rule.id))
             .map(|rule| rule.id.as_str())
             .collect(),
+        left_out: None,
     };
     Ok(scenes(args, chosen)?.into_iter().map(row).collect())
 }

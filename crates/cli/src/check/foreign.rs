@@ -35,6 +35,7 @@ pub(super) fn judge(
             crate::one_line(scene)
         ));
     }
+    let to_play = planned.iter().filter(|planned| planned.left_out.is_none()).count();
     let mut progress = Progress::new(args);
     let started = Instant::now();
     let (mut judged, mut times) = (Vec::new(), Vec::new());
@@ -51,7 +52,7 @@ pub(super) fn judge(
     if let Some(failure) = failure.clone().filter(|_| !judged.iter().any(is_exercised)) {
         return Err(failure);
     }
-    let interrupted = || format!("interrupted after {} of {} scenes", times.len(), planned.len());
+    let interrupted = || format!("interrupted after {} of {} scenes", times.len(), to_play);
     let cut_short = failure.clone().or_else(|| is_stopped.then(interrupted));
     let about = about(args, &subject, planned.first().map(|planned| planned.stage.to_string()));
     Ok((Report { times, cut_short, elapsed: started.elapsed(), ..Report::new(about, &judged) }, failure))
@@ -70,6 +71,7 @@ pub(super) fn plan(args: &Args, rules: &[&'static Rule]) -> Result<Vec<Row>, Fai
         dialect: planned.dialect.to_string(),
         stage: Some(planned.stage.to_string()),
         rules: planned.rules,
+        left_out: planned.left_out,
     };
     Ok(planned.into_iter().map(row).collect())
 }

@@ -227,6 +227,18 @@ mod foreign {
     }
 
     #[test]
+    fn a_list_says_which_scenes_would_not_be_played_and_why() {
+        let text = stdout(&exeunt(&["check", "--list", "--stage", "scripted", "--", "true", "argument"]));
+        assert!(
+            text.lines().any(|line| line.starts_with("unknown-event ") && line.contains(" scripted ")),
+            "{text}"
+        );
+        let place = text.lines().position(|line| line.starts_with("event-with-flag ")).unwrap();
+        let why = text.lines().nth(place + 1).unwrap();
+        assert!(why.starts_with("  not played: ") && why.contains("another architecture"), "{why}");
+    }
+
+    #[test]
     fn an_interrupt_ends_the_vmm_and_the_check_and_the_report_says_that_it_is_not_whole() {
         let folder = Folder::new("check-interrupt");
         let page = format!("{}/r.html", folder.path());
