@@ -88,11 +88,13 @@ fn status_field(tid: i32, name: &str) -> Option<String> {
     Some(line.trim().to_owned())
 }
 
-/// Whether a signal waits for this thread, which would end a sleep in the kernel.
-pub(super) fn has_signal(tid: i32) -> bool {
+/// Whether a signal waits for this thread, which would end a sleep in the kernel. `blocked` takes the place of the signals
+/// that the thread itself waits with.
+pub(super) fn has_signal(tid: i32, blocked: Option<u64>) -> bool {
     let mask = |name| status_field(tid, name).and_then(|hex| u64::from_str_radix(&hex, 16).ok());
     let pending = mask("SigPnd:").unwrap_or_default() | mask("ShdPnd:").unwrap_or_default();
-    pending & !mask("SigBlk:").unwrap_or_default() != 0
+    let blocked = blocked.or_else(|| mask("SigBlk:")).unwrap_or_default();
+    pending & !blocked != 0
 }
 
 /// The longest path that is looked at, its end included: `PATH_MAX`.
@@ -246,6 +248,6 @@ mod tests {
         assert!(processes.of_thread(i32::MAX).is_none());
         let [first, second] = [0; 2].map(|_| processes.of_thread(tid).unwrap().memory);
         assert!(Arc::ptr_eq(&first, &second), "the owner of a VM stays the same");
-        assert!(!has_signal(tid));
+        assert!(!has_signal(tid, None));
     }
 }

@@ -7,11 +7,10 @@ use super::numbers::{int, unsigned_int};
 use super::process::{Process, Processes, has_signal};
 use super::real::Entries;
 use super::scripted::Kept;
-use crate::dispatch::{self, DispatchError, Dispatcher, Outcome, Overlay, Process as _, Sink};
+use crate::dispatch::{self, DispatchError, Dispatcher, Outcome, Overlay, Sink};
 use crate::plan::{Plan, Stage};
 use exeunt_abi::Errno;
 use exeunt_abi::kvm::ioctl::KVM_RUN;
-use exeunt_abi::kvm::run::{ExitReason, RunPage};
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -169,6 +168,7 @@ impl Supervisor {
     fn finish(&mut self) {
         for member in self.members.values_mut() {
             member.finish();
+            member.dispatcher.flush();
         }
     }
 
@@ -239,11 +239,9 @@ impl Supervisor {
             let Some(process) = self.processes.of_thread(call.tid) else { continue };
             let Some(member) = self.members.get(&pid) else { continue };
             member.handed.set_caller(Caller::on(call.id, fd));
-            if has_signal(call.tid) {
+            if has_signal(call.tid, member.dispatcher.signal_mask(fd)) {
                 // As KVM: the page says so, and the call is not made again by the kernel.
-                if let Ok(pages) = member.handed.pages(fd) {
-                    pages.set_run(&RunPage { exit_reason: ExitReason::INTR.0, ..pages.run() });
-                }
+                member.dispatcher.interrupted(fd);
                 let _ = self.listener.send(call.id, Answer::Return(Err(Errno::EINTR)));
                 continue;
             }

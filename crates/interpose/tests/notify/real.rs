@@ -27,6 +27,7 @@ fn what_a_real_kernel_did_is_seen_at_the_next_entry() {
             .iter()
             .map(|record| match record.what {
                 What::PlainRuns { on: File::Vcpu(0, 0), count } => count,
+                What::Run(_) => 1,
                 _ => 0,
             })
             .sum();

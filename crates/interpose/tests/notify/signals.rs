@@ -13,6 +13,7 @@ fn a_signal_ends_a_vcpus_sleep_as_in_the_kernel_whatever_the_handler_says_about_
     for mode in ["interrupt", "interrupt-restart", "interrupt-immediate"] {
         let Some(ran) = run(mode, &scene("conversion-there-and-back")) else { return };
         assert_eq!(ran.output, THREE, "{mode}");
+        assert_eq!(ran.runs(), [(10, Err(libc::EINTR)); 3], "{mode}");
     }
 }
 
