@@ -1,5 +1,6 @@
 //! Guests that change the state of their pages.
 
+use super::runs::start_the_second;
 use crate::conversions::{Converter, touch};
 use crate::situation::{Orders, Part, Rewrite, Situation, Task};
 use exeunt_abi::ghcb::psc::{Entry, operation};
@@ -31,7 +32,12 @@ fn asked_by_hypercall() -> Vec<Situation> {
         new("conversion-without-memory", |cpu| Box::pin(without_memory(cpu))),
         new("conversion-repeated", |cpu| Box::pin(repeated(cpu))),
         Situation { later: Some(RENUMBER), ..new("unknown-hypercall", |cpu| Box::pin(repeated(cpu))) },
-        Situation { vcpus: 2, ..new("conversions-that-overlap", |cpu| Box::pin(overlapping(cpu))) },
+        // Where the local APICs are in the kernel the second one waits for its start.
+        Situation {
+            vcpus: 2,
+            prepare: Some(start_the_second),
+            ..new("conversions-that-overlap", |cpu| Box::pin(overlapping(cpu)))
+        },
     ]
 }
 

@@ -70,7 +70,7 @@ fn interrupt(vm: &Vm) {
 }
 
 /// INIT and the startup interrupt, which the second processor waits for: `KVM_RUN` gives `EAGAIN` once.
-fn start_the_second(vm: &Vm) {
+pub(super) fn start_the_second(vm: &Vm) {
     const TO_THE_SECOND: u64 = 0xfee0_1000;
     for message in [5 << 8, 6 << 8] {
         // A processor that cannot be started never leaves the guest, which the checker sees.
