@@ -97,6 +97,11 @@ impl HostMemory {
         Self::of_file(rustix::io::fcntl_dupfd_cloexec(fd, 0).map_err(failed("fcntl"))?)
     }
 
+    /// A `guest_memfd` that was made with this length, which it keeps.
+    pub(crate) fn guest_memfd(fd: OwnedFd, bytes: u64) -> Self {
+        Self { kind: Arc::new(Kind::File { fd, bytes, page_bytes: PAGE_SIZE }) }
+    }
+
     pub(crate) fn of_file(fd: OwnedFd) -> Result<Self, KvmError> {
         let bytes = u64::try_from(rustix::fs::fstat(&fd).map_err(failed("fstat"))?.st_size).unwrap_or(0);
         let system = rustix::fs::fstatfs(&fd).map_err(failed("fstatfs"))?;

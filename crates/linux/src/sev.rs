@@ -14,8 +14,9 @@ use crate::ioctl_unsafe;
 use crate::sev_unsafe::{self, Pair, Refused};
 use crate::vm::{Machine, Vm};
 
-/// The launch of an SEV-ES or SNP guest. It keeps `/dev/sev` open, whose number the kernel remembers, so it has to live
-/// until the launch is finished.
+/// The launch of an SEV-ES or SNP guest. It keeps `/dev/sev` open, whose number the kernel remembers: keep it for as long
+/// as the guest runs, because an SNP guest's requests to the firmware go by that number, and `KVM_RUN` fails with `EBADF`
+/// without it.
 ///
 /// Source: Linux v7.2 `Documentation/virt/kvm/x86/amd-memory-encryption.rst`, also for the order of the commands.
 #[derive(Debug)]

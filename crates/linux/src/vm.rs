@@ -191,7 +191,7 @@ impl Vm {
         let made = self.machine.fd.create_guest_memfd(create).map_err(failed)?;
         let failed = |errno| KvmError::Ioctl { name: "KVM_CREATE_GUEST_MEMFD", errno };
         let made = u64::try_from(made).map_err(|_| failed(Errno::EBADF))?;
-        HostMemory::of_file(ioctl_unsafe::made(made).map_err(failed)?)
+        Ok(HostMemory::guest_memfd(ioctl_unsafe::made(made).map_err(failed)?, bytes))
     }
 
     /// Copies into shared guest memory. 8 bytes on a border of 8 bytes are one store, as a TD needs it that waits for the

@@ -146,7 +146,8 @@ impl Situation {
     #[must_use]
     pub fn plays_outside(&self) -> bool {
         let alone = self.told.is_none() && self.target.is_none() && self.raced.is_none();
-        let plain = self.prepare_vcpu.is_none() && self.busy_locks == 0 && self.orders.task == Task::Run;
+        let plain =
+            self.busy_locks == 0 && (self.prepare_vcpu.is_none() || self.orders.task == Task::SaveTwice);
         alone && plain && !self.orders.is_32_bit && self.kernel.arch == Arch::X86
     }
 

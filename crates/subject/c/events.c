@@ -25,7 +25,7 @@ enum next event_service(struct vcpu *vcpu, struct x_event event)
     if (wrong == TYPE_IS_A_BYTE)
         event.type &= 0xff;
     if (wrong == BIT_31_REBOOTS && event.type >> 31)
-        return end_vm(vmm, RESET, "rebooting");
+        return end_vm(vmm, OK, "rebooting");
     if (wrong == BELIEVES_NDATA && event.type == X_EVENT_RESET)
         words = event.ndata < X_EVENT_WORDS ? event.ndata : X_EVENT_WORDS;
     if (wrong == INDEXES_BY_NDATA && event.ndata > X_EVENT_WORDS)
@@ -49,7 +49,7 @@ enum next event_service(struct vcpu *vcpu, struct x_event event)
     case X_EVENT_SEV_TERM:
         if (wrong == TERMINATION_WITHOUT_A_REASON)
             return end_vm(vmm, TERMINATED, "the guest ended itself");
-        return end_vm(vmm, wrong == TERMINATION_REBOOTS ? RESET : TERMINATED, "the guest terminated, GHCB MSR%s", text);
+        return end_vm(vmm, wrong == TERMINATION_REBOOTS ? OK : TERMINATED, "the guest terminated, GHCB MSR%s", text);
     case X_EVENT_TDX_FATAL:
         return end_vm(vmm, TD_FATAL, "the TD gave up, registers%s", text);
     }
@@ -57,8 +57,8 @@ enum next event_service(struct vcpu *vcpu, struct x_event event)
         switch (wrong) {
         case UNKNOWN_EVENT_CRASHES:
             abort();
-        case UNKNOWN_EVENT_REBOOTS:
-            return end_vm(vmm, RESET, "system event of unknown type %#x,%s", event.type, text);
+        case UNKNOWN_EVENT_REBOOTS: // as some do: it counts as a success
+            return end_vm(vmm, OK, "system event of unknown type %#x,%s", event.type, text);
         case UNKNOWN_EVENT_SUCCEEDS:
             return end_vm(vmm, OK, "system event of unknown type %#x,%s", event.type, text);
         case UNKNOWN_EVENT_IS_IGNORED:

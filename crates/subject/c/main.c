@@ -194,7 +194,7 @@ static void run_in_turn(struct vmm *vmm)
     struct kvm_vcpu_events events;
     unsigned exits = 0, running = options->vcpus;
     while (running && !vmm->is_over)
-        for (unsigned i = 0; i < options->vcpus && !vmm->is_over; i++) {
+        for (unsigned i = options->vcpus; i-- > 0 && !vmm->is_over;) {
             struct vcpu *vcpu = &vmm->vcpus[i];
             if (vcpu->is_done)
                 continue;

@@ -37,7 +37,7 @@ pub(crate) fn follow(arguments: &Arguments) -> Result<Stop, String> {
             restore_first(&mut machine, &saved)?;
         }
     }
-    let Machine { vcpus, host, policy } = machine;
+    let Machine { vcpus, host, policy, launch: _launch } = machine;
     let save_after = match arguments.task {
         Task::SaveAfter(exits) => Some(exits),
         _ => None,

@@ -22,6 +22,8 @@ pub(crate) struct Machine {
     pub(crate) vcpus: Vec<Vcpu>,
     pub(crate) host: Console,
     pub(crate) policy: Policy,
+    /// The kernel asks the firmware through it for as long as the guest runs.
+    pub(crate) launch: Option<Launch>,
 }
 
 impl Machine {
@@ -64,7 +66,7 @@ impl Machine {
             launch.finish().map_err(text)?;
         }
         let policy = policy(arguments, &memory)?;
-        Ok(Self { vcpus, host: Console { effects }, policy })
+        Ok(Self { vcpus, host: Console { effects }, policy, launch })
     }
 }
 

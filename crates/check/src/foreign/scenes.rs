@@ -1,5 +1,6 @@
 //! Which scenes a VMM is put into, and which of them cannot be played with it.
 
+use super::orders;
 use super::{Choice, Profile, Stage, Subject};
 use crate::rules::{self, Rule};
 use exeunt_abi::kvm::vm_type::VmType;
@@ -105,7 +106,29 @@ fn why_not(subject: &Subject, choice: &Choice, situation: &Situation) -> Option<
     if !situation.plays_outside() {
         return Some("the scene needs a judge inside of the VMM".into());
     }
-    if let Some(profile) = &subject.profile {
+    let Ok(task) = orders::of_task(situation.orders.task) else {
+        return Some("the scene needs a judge inside of the VMM".into());
+    };
+    let profile = subject.profile.as_ref();
+    let wants = situation.orders;
+    let wanted = [
+        ("certificates", wants.certificates),
+        ("ignore-events", wants.ignore_events),
+        (task.unwrap_or_default(), task.is_some()),
+    ];
+    for (order, is_wanted) in wanted {
+        match profile {
+            _ if !is_wanted => {}
+            None => {
+                return Some(format!("the scene needs `{order}`, and no profile says how the VMM is told"));
+            }
+            Some(profile) if !profile.takes(order) => {
+                return Some(format!("the profile has no argument for `{order}`, which the scene needs"));
+            }
+            Some(_) => {}
+        }
+    }
+    if let Some(profile) = profile {
         if vm_type(profile, situation).is_none() {
             let has: Vec<_> = profile.vm_types.iter().map(|vm_type| vm_type.name()).collect();
             let (has, needs) = (has.join(" or "), situation.vm_type.name());
@@ -115,14 +138,6 @@ fn why_not(subject: &Subject, choice: &Choice, situation: &Situation) -> Option<
             return Some(
                 "the scene needs a VM of two vCPUs, and the profile has no argument for that".into(),
             );
-        }
-        let wants = situation.orders;
-        for (order, is_wanted) in
-            [("certificates", wants.certificates), ("ignore-events", wants.ignore_events)]
-        {
-            if is_wanted && !profile.takes(order) {
-                return Some(format!("the profile has no argument for `{order}`, which the scene needs"));
-            }
         }
     }
     // A scene that is about an older kernel, or a proposal, happens on that.

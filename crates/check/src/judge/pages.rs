@@ -73,6 +73,12 @@ impl Pages {
         gaps.filter_map(clip).collect()
     }
 
+    /// How many pages of a range have a state both here and there.
+    pub(super) fn count_both(&self, other: &Self, range: PageRange, state: PageState) -> u64 {
+        let pages = (range.gfn().0..range.end().0).filter_map(|gfn| PageRange::new(Gfn(gfn), 1));
+        pages.filter(|page| self.are(*page, state) && other.are(*page, state)).count() as u64
+    }
+
     /// Whether all pages of a range have a state.
     pub(super) fn are(&self, range: PageRange, state: PageState) -> bool {
         self.count(range, state) == range.pages()

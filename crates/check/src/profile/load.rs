@@ -15,7 +15,18 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 const MAX_SETTLE_MS: u64 = 60_000;
 const SETTLE_MS: u64 = 500;
 /// What a scene may want of a VMM.
-const ORDERS: [&str; 5] = ["vm-type", "convert-faults", "ignore-events", "certificates", "vcpus"];
+const ORDERS: [&str; 10] = [
+    "vm-type",
+    "convert-faults",
+    "ignore-events",
+    "certificates",
+    "vcpus",
+    "irqchip",
+    "memory",
+    "shared-memory",
+    "save-after",
+    "save-twice",
+];
 const STAGES: [Stage; 3] = [Stage::Observe, Stage::Overlay, Stage::Scripted];
 
 #[derive(Deserialize)]

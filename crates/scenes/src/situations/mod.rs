@@ -5,13 +5,15 @@ mod conversions;
 mod endless;
 mod events;
 mod faults;
+mod ordinary;
 mod runs;
 mod snapshots;
 mod tds;
 
 use crate::situation::Situation;
+pub use ordinary::PORT_EXITS;
 
-/// All of them.
+/// All of them, each of which some rule is about.
 #[must_use]
 pub fn all() -> Vec<Situation> {
     let mut all = events::all();
@@ -27,5 +29,6 @@ pub fn all() -> Vec<Situation> {
 /// The one of this name; also one of those that belong to no rule.
 #[must_use]
 pub fn find(name: &str) -> Option<Situation> {
-    all().into_iter().chain(endless::all()).find(|situation| situation.name == name)
+    let others = endless::all().into_iter().chain([ordinary::ports()]);
+    all().into_iter().chain(others).find(|situation| situation.name == name)
 }

@@ -165,16 +165,15 @@ fn agreement(view: &View<'_>) -> Judgement {
         if conversion(exit).is_some() && !vcpus.contains(&exit.run.vcpu) {
             vcpus.push(exit.run.vcpu);
         }
-        // What the pages are when the next vCPU is entered. Where vCPUs run at the same time, another one may have changed
-        // them after the discard.
-        let mut after = if view.trial.is_concurrent { (*exit.pages).clone() } else { exit.pages_after() };
+        // What the pages are when the next vCPU is entered. A VMM may discard before it changes attributes, and another
+        // vCPU may convert right after: memory is in use if it is so both when it is discarded and in the end.
+        let after = exit.pages_after();
+        let mut now = (*exit.pages).clone();
         for (effect, result) in &exit.effects {
-            if view.trial.is_concurrent {
-                after.note(effect, result.is_ok());
-            }
+            now.note(effect, result.is_ok());
             let Effect::Discard { range, backing } = effect else { continue };
             let user = if *backing == Backing::Private { PageState::Private } else { PageState::Shared };
-            let in_use = after.count(*range, user);
+            let in_use = now.count_both(&after, *range, user);
             if in_use > 0 {
                 let expected = "attributes and memory change under one lock: memory in use is not discarded";
                 return Err(exit.finding(expected, format!("{effect:x?}, and {in_use} pages use it")));
