@@ -317,7 +317,8 @@ int main(int argc, char **argv)
     struct vmm *runs = &first;
     if (create(&first, &options, pieces, npieces ? npieces : 1) && prepare(&first, &second, pieces, npieces ? npieces : 1)) {
         runs = options.task == TASK_MIGRATE ? &second : &first;
-        if (options.in_turn || options.vcpus == 1)
+        // A vCPU that waits in the kernel would keep the others waiting.
+        if ((options.in_turn && !options.irqchip) || options.vcpus == 1)
             run_in_turn(runs);
         else
             run_in_threads(runs);

@@ -121,9 +121,15 @@ static struct {
     bool shared_half;
 } late;
 
-static void give_back(const struct piece *piece, unsigned vcpu, uint64_t start, uint64_t bytes, bool to_private)
+static void give_back(const struct piece *piece, unsigned vcpu, uint64_t start, uint64_t bytes, bool to_private,
+                      bool for_fault)
 {
     bool shared_half = to_private;
+    if (for_fault) {
+        if (wrong != FAULTS_DISCARD_NOTHING)
+            discard(piece, start, bytes, shared_half);
+        return;
+    }
     if (wrong == DISCARDS_NOTHING || (wrong == DISCARDS_SHARED_ONLY && !to_private))
         return;
     if (wrong == DISCARDS_THE_NEW_SIDE)
@@ -153,7 +159,7 @@ int memory_convert(struct vmm *vmm, unsigned vcpu, uint64_t gpa, uint64_t npages
         if (!piece->has_private || !part(piece, gpa, npages * PAGE, &start, &length))
             continue;
         if (wrong == DISCARDS_FIRST && !for_fault)
-            give_back(piece, vcpu, start, length, to_private);
+            give_back(piece, vcpu, start, length, to_private, false);
         do
             error = wrong == ASKS_FOR_WHAT_IS_NO_MEMORY && !to_private
                         ? memory_set_attributes(vmm, gpa, npages * PAGE, to_private)
@@ -165,8 +171,8 @@ int memory_convert(struct vmm *vmm, unsigned vcpu, uint64_t gpa, uint64_t npages
             break;
         for (uint64_t page = 0; page < length / PAGE; page++)
             piece->is_private[(start - piece->gpa) / PAGE + page] = to_private;
-        if ((wrong != DISCARDS_FIRST || for_fault) && !(wrong == FAULTS_DISCARD_NOTHING && for_fault))
-            give_back(piece, vcpu, start, length, to_private);
+        if (wrong != DISCARDS_FIRST || for_fault)
+            give_back(piece, vcpu, start, length, to_private, for_fault);
         if (wrong == FIRST_SLOT_ONLY)
             break;
     }

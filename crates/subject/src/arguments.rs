@@ -27,7 +27,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) vcpus: u32,
 
-    /// Enter the vCPUs in turn, from one thread
+    /// Enter the vCPUs in turn, from one thread; not with --irqchip
     #[arg(long)]
     pub(crate) in_turn: bool,
 

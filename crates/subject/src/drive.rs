@@ -42,7 +42,8 @@ pub(crate) fn follow(arguments: &Arguments) -> Result<Stop, String> {
         Task::SaveAfter(exits) => Some(exits),
         _ => None,
     };
-    if arguments.in_turn || vcpus.len() == 1 {
+    // A vCPU that waits in the kernel would keep the others waiting.
+    if arguments.in_turn && !arguments.irqchip || vcpus.len() == 1 {
         return run_in_turn(vcpus, host, &policy, save_after);
     }
     Ok(run_in_threads(vcpus, &host, &policy))

@@ -46,7 +46,7 @@ fn choice() -> Choice {
         stage: Some(Stage::Scripted),
         scene: None,
         seed: 1,
-        timeout: Duration::from_secs(20),
+        timeout: Duration::from_secs(10),
         shard: None,
         stop: Arc::default(),
     }
