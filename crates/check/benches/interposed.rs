@@ -91,7 +91,10 @@ mod on_linux {
             Way::Bare => return run(Command::new(vmm).args(["--exits", &exits])),
             Way::Strace => {
                 let mut strace = Command::new("strace");
-                strace.args(["-f", "-e", "trace=ioctl", "-o", "/dev/null"]).arg(vmm).args(["--exits", &exits]);
+                strace
+                    .args(["-f", "-e", "trace=ioctl", "-o", "/dev/null"])
+                    .arg(vmm)
+                    .args(["--exits", &exits]);
                 return run(&mut strace);
             }
             Way::Shim => Via::Shim,
@@ -132,7 +135,10 @@ mod on_linux {
             });
             match best {
                 Ok(best) => {
-                    println!("scripted/{name:<25} {:7.2} million exits/s", f64::from(PORT_EXITS) / best / 1e6);
+                    println!(
+                        "scripted/{name:<25} {:7.2} million exits/s",
+                        f64::from(PORT_EXITS) / best / 1e6
+                    );
                 }
                 Err(reason) => println!("skipped: scripted/{name}: {reason}"),
             }

@@ -5,7 +5,9 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 /// For a child that has no right to build: the paths of all, in their order.
-pub(crate) const BUILT: &str = "EXEUNT_TEST_PROGRAMS";
+pub(crate) const GIVEN: &str = "EXEUNT_TEST_PROGRAMS";
+
+static BUILT: [OnceLock<Result<PathBuf, String>>; 4] = [const { OnceLock::new() }; 4];
 
 /// A VMM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,10 +27,9 @@ impl Program {
     ///
     /// There is no compiler for it.
     pub(crate) fn path(self) -> Result<PathBuf, String> {
-        if let Some(built) = std::env::var_os(BUILT) {
+        if let Some(built) = std::env::var_os(GIVEN) {
             return std::env::split_paths(&built).nth(self as usize).ok_or_else(|| "it was not built".into());
         }
-        static BUILT: [OnceLock<Result<PathBuf, String>>; 4] = [const { OnceLock::new() }; 4];
         let build = || match self {
             Self::RustDynamic => rust(false),
             Self::RustStatic => rust(true),
