@@ -110,7 +110,7 @@ mod on_linux {
         match status {
             Ok(status) if status.success() => Ok(took),
             Ok(status) => Err(format!("{command:?} ended with {status}")),
-            Err(error) => Err(format!("{}: {error}", command.get_program().display())),
+            Err(error) => Err(format!("{}: {error}", command.get_program().to_string_lossy())),
         }
     }
 
