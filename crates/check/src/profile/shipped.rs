@@ -13,7 +13,16 @@ macro_rules! profiles {
     };
 }
 
-profiles!("qemu-snp", "qemu", "qemu-sev-es", "kvmtool", "crosvm", "cloud-hypervisor", "firecracker", "subject");
+profiles!(
+    "qemu-snp",
+    "qemu",
+    "qemu-sev-es",
+    "kvmtool",
+    "crosvm",
+    "cloud-hypervisor",
+    "firecracker",
+    "subject"
+);
 
 /// Those that come with this program.
 #[must_use]
