@@ -97,12 +97,14 @@ impl<'a> View<'a> {
         &self.trial.transcript.end.text
     }
 
-    /// The end of what it said, for people.
+    /// What it said, for people: of much the first part, which most often has the reason, and the last.
     pub(super) fn said(&self) -> String {
-        let text = self.text().trim_end();
-        match text.char_indices().rev().nth(SAID) {
-            Some((at, _)) => format!("... {}", text.get(at..).unwrap_or_default()),
-            None => text.into(),
+        let text = self.text().trim();
+        let start = text.char_indices().nth(SAID / 2).map_or(text.len(), |(at, _)| at);
+        let end = text.char_indices().rev().nth(SAID / 2).map_or(0, |(at, _)| at);
+        match (text.get(..start), text.get(end..)) {
+            (Some(first), Some(last)) if start < end => format!("{first}\n...\n{last}"),
+            _ => text.into(),
         }
     }
 
