@@ -1,5 +1,7 @@
 //! Compiles the programs, and runs them with the library.
 
+#![allow(dead_code, reason = "the tests and the benchmark each need a part of it")]
+
 use exeunt_interpose::plan::{PLAN_VARIABLE, Plan, RING_VARIABLE};
 use exeunt_interpose::record::{Record, What};
 use exeunt_interpose::ring::Reader;
@@ -51,6 +53,10 @@ impl Program {
                 None
             }
         }
+    }
+
+    pub(crate) fn path(&self) -> &str {
+        self.path.to_str().unwrap_or_default()
     }
 
     pub(crate) fn run(&self, plan: &Plan) -> Ran {
@@ -123,7 +129,7 @@ impl Ran {
 }
 
 /// The library. Cargo builds one for no test of its own package, so it is asked to.
-fn library() -> PathBuf {
+pub(crate) fn library() -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     let built = BUILT.get_or_init(|| {
         let test = std::env::current_exe().unwrap();
