@@ -34,6 +34,8 @@ pub(super) struct Trial {
     pub(super) situation: Situation,
     /// What the pages are before the first crossing.
     pub(super) launched: Pages,
+    /// The VMM is not ours: nobody sees its inside, and it says what it says in words of its own.
+    pub(super) is_outside: bool,
     /// vCPUs run at the same time: when one comes back, others may be inside.
     pub(super) is_concurrent: bool,
     /// Pages of the certificate table that the VMM was given, where it was not given in the judge's own file.
@@ -76,6 +78,7 @@ pub(super) fn run_half(
     Ok(Trial {
         situation: situation.clone(),
         launched: Pages::launched(situation),
+        is_outside: false,
         is_concurrent: false,
         certificate_pages: None,
         transcript,

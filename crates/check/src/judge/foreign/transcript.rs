@@ -244,6 +244,7 @@ impl Taken<'_> {
         Trial {
             situation,
             launched: Pages::default(),
+            is_outside: true,
             is_concurrent: self.vcpus > 1,
             certificate_pages: known.certificate_pages,
             transcript: Transcript { records, end: known.end },
