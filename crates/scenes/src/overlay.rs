@@ -303,6 +303,15 @@ mod tests {
     }
 
     #[test]
+    fn the_documentation_has_each_scene_and_no_other() {
+        let page = include_str!("../../../docs/checking.md");
+        let rows = page.lines().filter_map(|line| line.strip_prefix("| `overlay-")?.split_once('`'));
+        let documented: BTreeSet<String> = rows.map(|(name, _)| format!("overlay-{name}")).collect();
+        let names: BTreeSet<String> = all().map(|scene| scene.name.into()).collect();
+        assert_eq!(documented, names);
+    }
+
+    #[test]
     fn an_exit_writes_only_the_bytes_that_its_kernel_writes() {
         let written = |exit: Injected| {
             let stale = RunPage { exit: [0xa5; 256], exit_reason: 2, ..RunPage::zeroed() };
