@@ -14,6 +14,7 @@ use crate::dispatch::{Before, Dispatcher, Pending, Process as _};
 use crate::pages_unsafe::VcpuPages;
 use crate::record::File;
 use exeunt_abi::Errno;
+use exeunt_abi::kvm::caps::Cap;
 use exeunt_abi::kvm::ioctl as nr;
 use exeunt_abi::kvm::ioctl::Ioctl;
 use exeunt_abi::kvm::run::ExitReason;
@@ -150,7 +151,7 @@ impl Supervisor {
                     member.entries.making.insert(call.tid, Making { pending, what });
                 } else {
                     // The kernel tells the process alone. It is taken to say yes, but for what can be asked again.
-                    let result = member.ask_again(request, arg).unwrap_or(Ok(0));
+                    let result = member.ask_again(request, arg, process.memory.as_ref()).unwrap_or(Ok(0));
                     member.dispatcher.after(pending, result, &process.memory);
                 }
                 Answer::Continue
@@ -264,14 +265,26 @@ impl Member {
         }
     }
 
-    /// `KVM_CHECK_EXTENSION`, which `/dev/kvm` answers to anybody.
-    fn ask_again(&self, request: Ioctl, arg: u64) -> Option<Result<u32, Errno>> {
-        if request != nr::KVM_CHECK_EXTENSION {
-            return None;
-        }
+    /// What a call returns that says whether the kernel can do something, as far as `/dev/kvm` says so to anybody.
+    fn ask_again(&self, request: Ioctl, arg: u64, memory: &dyn UserMemory) -> Option<Result<u32, Errno>> {
+        let (cap, refusal) = match request {
+            nr::KVM_CHECK_EXTENSION => (arg, None),
+            nr::KVM_ENABLE_CAP => {
+                let mut cap = [0; 4];
+                memory.read(arg, &mut cap).ok()?;
+                (u32::from_le_bytes(cap).into(), Some(Errno::EINVAL))
+            }
+            nr::KVM_SET_MEMORY_ATTRIBUTES => (Cap::MEMORY_ATTRIBUTES.0.into(), Some(Errno::ENOTTY)),
+            _ => return None,
+        };
         let is_system = |(fd, _): &(&i32, &OwnedFd)| self.dispatcher.file(**fd) == Some(File::System);
         let (_, system) = self.entries.copies.iter().find(is_system)?;
-        Some(foreign_unsafe::check_extension(system, arg))
+        let offered = foreign_unsafe::check_extension(system, cap);
+        match refusal {
+            None => Some(offered),
+            Some(errno) if offered == Ok(0) => Some(Err(errno)),
+            Some(_) => Some(Ok(0)),
+        }
     }
 
     /// Tells of the last exits, which no entry followed.

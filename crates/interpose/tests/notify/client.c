@@ -286,6 +286,20 @@ static void interrupts(int flags, int immediate)
 	}
 }
 
+/* A vCPU that nobody starts: KVM_RUN does not come back. */
+static void sleeps(void)
+{
+	make_vm(SW_PROTECTED);
+	want("CREATE_IRQCHIP", control(vm, CREATE_IRQCHIP, 0));
+	make_memory(1);
+	make_vcpu(0);
+	struct vcpu vcpu = make_vcpu(1);
+	printf("sleeps\n");
+	fflush(stdout);
+	sleeper(&vcpu);
+	tell(&vcpu);
+}
+
 /* Signals without a pause while a guest runs: no exit may be lost. */
 static void *pester(void *arg)
 {

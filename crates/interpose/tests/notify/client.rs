@@ -70,6 +70,18 @@ pub(crate) struct Run<'a> {
     pub(crate) command: Command,
     pub(crate) plan: &'a Plan,
     pub(crate) filter: Filter,
+    /// What is done to a client that does not end by itself.
+    pub(crate) end: End,
+}
+
+/// What ends a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    ByItself,
+    /// The client is killed after this time.
+    Killed(Duration),
+    /// The supervisor is stopped after this time, and goes.
+    Stopped(Duration),
 }
 
 impl<'a> Run<'a> {
@@ -77,11 +89,11 @@ impl<'a> Run<'a> {
     pub(crate) fn new(mode: &str, plan: &'a Plan) -> Option<Self> {
         let mut command = Command::new(client()?);
         command.arg(mode);
-        Some(Self { command, plan, filter: Filter::for_stage(plan.stage) })
+        Some(Self { command, plan, filter: Filter::for_stage(plan.stage), end: End::ByItself })
     }
 
     pub(crate) fn run(self) -> Ran {
-        let Self { mut command, plan, filter } = self;
+        let Self { mut command, plan, filter, end } = self;
         command.stdout(Stdio::piped()).stderr(Stdio::inherit()).stdin(Stdio::null()).process_group(0);
         let handover = install_in_child(&mut command, &filter).unwrap();
         let mut child = command.spawn().unwrap();
@@ -100,9 +112,15 @@ impl<'a> Run<'a> {
             if let Some(status) = child.try_wait().unwrap() {
                 break status;
             }
-            if started.elapsed() > DEADLINE {
-                stop.store(true, Ordering::Relaxed);
-                child.kill().unwrap();
+            let elapsed = started.elapsed();
+            match end {
+                End::Killed(after) if elapsed > after => child.kill().unwrap(),
+                End::Stopped(after) if elapsed > after => stop.store(true, Ordering::Relaxed),
+                _ if elapsed > DEADLINE => {
+                    stop.store(true, Ordering::Relaxed);
+                    child.kill().unwrap();
+                }
+                _ => {}
             }
             std::thread::sleep(Duration::from_millis(1));
         };

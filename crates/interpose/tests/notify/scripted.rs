@@ -1,11 +1,12 @@
 //! The model in the place of the kernel.
 
-use crate::client::{Run, client, run, scene};
+use crate::client::{End, Run, client, run, scene};
 use exeunt_interpose::notify::Ended;
 use exeunt_interpose::plan::{Plan, Stage};
 use exeunt_interpose::record::What;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
+use std::time::Duration;
 
 #[test]
 fn both_devices_are_there_by_every_call_and_path_whatever_the_host_has() {
@@ -112,4 +113,23 @@ fn a_vmm_that_dies_or_does_nothing_ends_the_supervisor() {
     let Some(mut run) = Run::new("one", &plan) else { return };
     run.command.env_clear();
     assert_eq!(run.run().ended, Ended::Over);
+}
+
+#[test]
+fn a_vmm_that_is_killed_in_kvm_run_ends_the_supervisor() {
+    let plan = scene("conversion-there-and-back");
+    let Some(run) = Run::new("sleeps", &plan) else { return };
+    let ran = Run { end: End::Killed(Duration::from_millis(50)), ..run }.run();
+    assert_eq!((ran.output.as_str(), ran.status.signal()), ("sleeps\n", Some(libc::SIGKILL)));
+    assert_eq!(ran.ended, Ended::Over);
+}
+
+#[test]
+fn a_supervisor_stops_when_it_is_told_to_and_no_call_hangs() {
+    let plan = scene("conversion-there-and-back");
+    let Some(run) = Run::new("sleeps", &plan) else { return };
+    let ran = Run { end: End::Stopped(Duration::from_millis(50)), ..run }.run();
+    // `ENOSYS` is what the kernel says when nobody listens any more.
+    assert_eq!(ran.output, "sleeps\nvcpu 1: 0 exits, 0 conversions, end: Function not implemented, exit 0\n");
+    assert_eq!((ran.status.code(), ran.ended), (Some(0), Ended::Stopped));
 }
