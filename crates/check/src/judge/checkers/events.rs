@@ -38,10 +38,9 @@ const BIT_31: u32 = 1 << 31;
 fn whole_type(view: &View<'_>) -> Judgement {
     view.each(
         |exit| raw_type(exit).filter(|number| number & BIT_31 != 0),
-        |exit, number| match view.trial.is_outside {
+        |exit, number| {
             // A VMM that ended knew that it did not know the type. What it says of that is another rule.
-            true => view.ends_here(exit),
-            false => view.ends_with_number(exit, number.into()),
+            if view.trial.is_outside { view.ends_here(exit) } else { view.ends_with_number(exit, number.into()) }
         },
     )
 }
