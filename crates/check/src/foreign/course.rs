@@ -86,6 +86,10 @@ fn scenes(subject: &Subject, choice: &Choice) -> Result<Vec<Scene>, ForeignError
             let why = scene.left_out.clone().unwrap_or_default();
             Err(ForeignError::NothingToPlay { stage, why })
         }
+        (false, None) if choice.scene.is_some() => {
+            let name = choice.scene.clone().unwrap_or_default();
+            Err(ForeignError::UnknownScene { stage, name })
+        }
         (false, None) => {
             Err(ForeignError::NothingToPlay { stage, why: "no rule of the choice has a scene there".into() })
         }

@@ -120,6 +120,16 @@ pub enum ForeignError {
         /// Why the first of them is not played.
         why: String,
     },
+    /// No scene of the stage is named so.
+    #[error(
+        "the stage {stage} has no scene '{name}' for these rules; `exeunt check --list -- VMM` lists all"
+    )]
+    UnknownScene {
+        /// The stage.
+        stage: Stage,
+        /// The name.
+        name: String,
+    },
     /// The stage needs the real `/dev/kvm`.
     #[error("{why}; the stage `scripted` needs no /dev/kvm")]
     NoKvm {

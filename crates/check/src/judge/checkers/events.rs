@@ -40,7 +40,11 @@ fn whole_type(view: &View<'_>) -> Judgement {
         |exit| raw_type(exit).filter(|number| number & BIT_31 != 0),
         |exit, number| {
             // A VMM that ended knew that it did not know the type. What it says of that is another rule.
-            if view.trial.is_outside { view.ends_here(exit) } else { view.ends_with_number(exit, number.into()) }
+            if view.trial.is_outside {
+                view.ends_here(exit)
+            } else {
+                view.ends_with_number(exit, number.into())
+            }
         },
     )
 }
