@@ -51,9 +51,25 @@ impl Supervisor {
 
     /// The device that a path leads to, if the call still waits: only then what was read is of its process.
     fn device(&self, call: &Notification, process: &Process, directory: i32, path: u64) -> Option<Path> {
-        let path = process::read_path(process.memory.as_ref(), path).ok()?;
+        let Ok(path) = process::read_path(process.memory.as_ref(), path) else {
+            self.tell_if_closed(process, path);
+            return None;
+        };
         let device = process::device_of(process.pid, directory, &path)?;
         self.listener.is_valid(call.id).then_some(device)
+    }
+
+    /// Tells, once, of a process whose memory nobody may look into, as the superuser's or one that is not dumpable: it does
+    /// what it does on the host.
+    fn tell_if_closed(&self, process: &Process, uaddr: u64) {
+        let looked = foreign_unsafe::read(process.pid, uaddr, &mut [0]);
+        if looked == Err(Errno::EPERM) && !self.is_closed.replace(true) {
+            self.trouble(
+                process.pid,
+                "a process of the VMM forbids to look into its memory (it has other rights or is not dumpable), so its \
+                 paths are not seen: start it with the rights of exeunt",
+            );
+        }
     }
 
     /// The model has no entry for 32-bit code, and the host's devices are not to be opened.

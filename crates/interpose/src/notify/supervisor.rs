@@ -3,14 +3,16 @@
 use super::descriptors::{Caller, Handed, Places};
 use super::filter::{ARCH_X86_64, number};
 use super::listener_unsafe::{Answer, Listener, Notification, Waited};
-use super::numbers::{int, unsigned_int};
+use super::numbers::{bits, int, unsigned_int};
 use super::process::{Process, Processes, has_signal};
 use super::real::Entries;
 use super::scripted::Kept;
 use crate::dispatch::{self, DispatchError, Dispatcher, Outcome, Overlay, Sink};
 use crate::plan::{Plan, Stage};
+use crate::record::{Record, What};
 use exeunt_abi::Errno;
 use exeunt_abi::kvm::ioctl::KVM_RUN;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -29,6 +31,8 @@ pub struct Supervisor {
     pub(super) members: BTreeMap<i32, Member>,
     waiting: Vec<Sleeper>,
     looked: Instant,
+    /// A process that cannot be looked into was told of.
+    pub(super) is_closed: Cell<bool>,
 }
 
 /// How a supervisor's work ended.
@@ -89,6 +93,7 @@ impl Supervisor {
             members: BTreeMap::new(),
             waiting: Vec::new(),
             looked: Instant::now(),
+            is_closed: Cell::new(false),
         };
         // Whether the plan can be followed is known before the first process needs it.
         supervisor.new_member(0)?;
@@ -180,6 +185,11 @@ impl Supervisor {
             self.members.insert(pid, member);
         }
         self.members.get_mut(&pid)
+    }
+
+    /// Records that something is not as it should be.
+    pub(super) fn trouble(&self, pid: i32, why: &str) {
+        self.sink.put(Record { pid: bits(pid), what: What::Trouble { why: why.into() } });
     }
 
     fn new_member(&self, pid: i32) -> Result<Member, DispatchError> {

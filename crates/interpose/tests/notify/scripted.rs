@@ -4,6 +4,7 @@ use crate::client::{End, Run, client, run, scene};
 use exeunt_interpose::notify::Ended;
 use exeunt_interpose::plan::{Plan, Stage};
 use exeunt_interpose::record::What;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::time::Duration;
@@ -71,38 +72,56 @@ fn a_vmm_may_have_a_filter_of_its_own_that_kills() {
     assert_eq!((ran.status.signal(), ran.ended), (Some(libc::SIGSYS), Ended::Over));
 }
 
-#[test]
-fn an_ordinary_user_needs_nothing() {
+/// Runs a test of this program as an ordinary user, where this is the superuser. The supervisor has the same rights as its
+/// client then. `false`: it is an ordinary user already.
+fn as_ordinary_user(test: &str) -> bool {
     if !rustix::process::geteuid().is_root() {
-        // All other tests run as an ordinary user then.
-        return;
+        return false;
     }
-    let Some(client) = client() else { return };
-    // The supervisor must have the same rights as the client, so this test program runs itself as an ordinary user.
+    let Some(client) = client() else { return true };
     let own = std::env::current_exe().unwrap();
-    let scratch = std::env::temp_dir().join(format!("exeunt-notify-{}", std::process::id()));
+    let scratch = std::env::temp_dir().join(format!("exeunt-notify-{}-{test}", std::process::id()));
     std::fs::create_dir(&scratch).unwrap();
     let [program, copy] = ["test", "client"].map(|name| scratch.join(name));
     std::fs::copy(own, &program).unwrap();
     std::fs::copy(client, &copy).unwrap();
     for path in [&scratch, &program, &copy] {
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        std::fs::set_permissions(path, mode).unwrap();
+        std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
     }
     let output = Command::new("setpriv")
         .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
         .arg(&program)
-        .args(["--exact", "scripted::a_guest_converts_pages_and_the_run_ends_with_its_processes"])
+        .args(["--exact", &format!("scripted::{test}")])
         .env("EXEUNT_TEST_CLIENT", &copy)
         .current_dir("/")
         .output();
     std::fs::remove_dir_all(&scratch).unwrap();
-    let Ok(output) = output else {
-        println!("skipped: there is no setpriv");
+    match output {
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success() && said.contains("1 passed"), "{said}");
+        }
+        Err(error) => println!("skipped: setpriv does not run: {error}"),
+    }
+    true
+}
+
+#[test]
+fn an_ordinary_user_needs_nothing() {
+    if !as_ordinary_user("an_ordinary_user_needs_nothing") {
+        a_guest_converts_pages_and_the_run_ends_with_its_processes();
+    }
+}
+
+#[test]
+fn a_process_that_cannot_be_looked_into_is_named_once() {
+    // Nothing is closed to the superuser.
+    if as_ordinary_user("a_process_that_cannot_be_looked_into_is_named_once") {
         return;
-    };
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    }
+    let Some(ran) = run("closed", &Plan::new(Stage::Scripted)) else { return };
+    let [record] = ran.records.as_slice() else { panic!("{:?}", ran.records) };
+    assert!(matches!(&record.what, What::Trouble { why } if why.contains("forbids")), "{record:?}");
 }
 
 #[test]
