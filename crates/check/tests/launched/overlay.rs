@@ -6,7 +6,7 @@ use exeunt_interpose::plan::{Plan, Stage};
 use exeunt_interpose::record::What;
 
 /// Reads eight bytes of a device, one by one, and writes each of them to a port.
-const GUEST: &str = r#"
+const GUEST: &str = r"
     unsigned char code[] = {
         0xb8, 0x00, 0xc0,       /* mov ax, 0xc000: where no memory is, from 0xc0000 on */
         0x8e, 0xd8,             /* mov ds, ax */
@@ -29,7 +29,7 @@ const GUEST: &str = r#"
     sregs.cs.base = sregs.cs.selector = 0;
     ioctl(vcpu, KVM_SET_SREGS, &sregs);
     ioctl(vcpu, KVM_SET_REGS, &regs);
-"#;
+";
 
 /// A VMM that serves the guest, and leaves nonsense in the page at every exit that it does not know.
 const SERVE: &str = r#"
@@ -63,7 +63,8 @@ fn exits_put_in(scene: &str, seed: u64, enable: &str) {
             ran.records
         );
         assert_eq!(ran.end, Ended::Exited(0), "{}", ran.output.text);
-        let expected: String = (0..8).map(|n| format!("{:02x} {:02x} ", 0x50 + n, 0xa0 + n)).collect();
+        let pair = |n: u32| format!("{:02x} {:02x} ", 0x50 + n, 0xa0 + n);
+        let expected = (0..8).map(pair).collect::<Vec<_>>().concat();
         assert_eq!(ran.output.text, expected);
     });
 }
