@@ -83,6 +83,9 @@ fn be_keeper(raw: &Raw<'_>) -> ! {
     let _ = set_child_subreaper(Some(rustix::process::getpid()));
     // SAFETY: The name is a C string.
     unsafe { libc::prctl(libc::PR_SET_NAME, c"exeunt-keeper".as_ptr()) };
+    // Where it is ignored, as whoever started exeunt may have wanted, the kernel takes the status of children itself.
+    // SAFETY: The default is no function of ours.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
     let own = rustix::process::getpid();
     // SAFETY: As for the first fork.
     let pid = unsafe { libc::fork() };

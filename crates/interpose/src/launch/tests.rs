@@ -289,3 +289,20 @@ fn starts_a_run_for_another_test() {
     launch.settle = Duration::from_secs(100);
     let _ = launch.run(&AtomicBool::new(false), &mut |_| {});
 }
+
+#[test]
+fn the_status_comes_back_where_the_end_of_children_is_ignored() {
+    with_c("ignored", "return 7;", |scratch, program| {
+        let test = "launch::tests::runs_a_program_that_ends_with_7_for_another_test";
+        assert_ne!(machine::this_test_with_children_ignored(test, program, scratch), Some(false));
+    });
+}
+
+/// The other half of the test above, which does nothing by itself.
+#[test]
+fn runs_a_program_that_ends_with_7_for_another_test() {
+    let Some((scratch, program)) = machine::orders() else { return };
+    let ran = scratch.launch(vec![program]).run(&AtomicBool::new(false), &mut |_| {}).unwrap();
+    std::mem::forget(scratch);
+    assert_eq!(ran.end, Ended::Exited(7));
+}

@@ -133,6 +133,23 @@ pub(super) fn this_test_again(test: &str, program: &Path, scratch: &Scratch) -> 
     command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap()
 }
 
+/// The same, where the end of a child is ignored from the beginning. It succeeds if the test does. `None` where `env`
+/// cannot do that.
+pub(super) fn this_test_with_children_ignored(test: &str, program: &Path, scratch: &Scratch) -> Option<bool> {
+    let ignoring = || {
+        let mut command = Command::new("env");
+        command.arg("--ignore-signal=CHLD").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    };
+    if !ignoring().arg("true").status().is_ok_and(|status| status.success()) {
+        println!("skipped, `env` does not know --ignore-signal");
+        return None;
+    }
+    let mut command = ignoring();
+    command.arg(std::env::current_exe().unwrap()).args(["--exact", test]);
+    Some(command.env(PROGRAM, program).env(DIRECTORY, &scratch.0).status().unwrap().success())
+}
+
 const PROGRAM: &str = "EXEUNT_LAUNCH_TEST_PROGRAM";
 const DIRECTORY: &str = "EXEUNT_LAUNCH_TEST_DIRECTORY";
 
