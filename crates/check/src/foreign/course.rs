@@ -72,7 +72,7 @@ pub fn judge(
 /// The scenes of the choice, of which at least one is played, in this shard or in another one.
 fn scenes(subject: &Subject, choice: &Choice) -> Result<Vec<Scene>, ForeignError> {
     let stages = subject.profile.as_ref().map(|profile| profile.stages.as_slice()).unwrap_or_default();
-    let stage = choice.stage.or(stages.first().copied()).unwrap_or(Stage::Scripted);
+    let stage = choice.stage.or_else(|| suits_host(stages)).unwrap_or(Stage::Scripted);
     if let (Some(profile), false) = (&subject.profile, stages.contains(&stage)) {
         let has = stages.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         return Err(ForeignError::NotOfProfile { profile: profile.name.clone(), stage, has });
@@ -94,6 +94,12 @@ fn scenes(subject: &Subject, choice: &Choice) -> Result<Vec<Scene>, ForeignError
             Err(ForeignError::NothingToPlay { stage, why: "no rule of the choice has a scene there".into() })
         }
     }
+}
+
+/// The best stage of a profile that this host can do; if there is none, the best, so that it is said what is missing.
+fn suits_host(stages: &[Stage]) -> Option<Stage> {
+    let can = |stage: &&Stage| **stage == Stage::Scripted || Kvm::open().is_ok();
+    stages.iter().find(can).or(stages.first()).copied()
 }
 
 /// The kernel that is really there.
