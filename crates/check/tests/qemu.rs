@@ -92,6 +92,14 @@ fn qemu_between_the_exits_of_the_real_kernel_breaks_only_what_is_known_of_it() {
 }
 
 #[test]
+fn qemu_with_a_plain_guest_of_the_model_breaks_only_what_is_known_of_it() {
+    for judged in judged("qemu", Stage::Scripted) {
+        assert_eq!(broken(&judged), BTreeSet::from(["RN-1", "SE-4"]), "{judged:#?}");
+        assert!(passed(&judged).contains("RN-4"), "{judged:#?}");
+    }
+}
+
+#[test]
 fn qemu_with_an_snp_guest_breaks_only_what_is_known_of_it() {
     for judged in judged("qemu-snp", Stage::Scripted) {
         let mut broken = broken(&judged);

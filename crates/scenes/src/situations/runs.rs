@@ -94,7 +94,8 @@ async fn shut_down_the_second(cpu: Cpu) -> Result<(), GuestFault> {
     if cpu.id() == 1 {
         cpu.triple_fault().await;
     }
-    for _ in 0..20 {
+    // Longer than a VMM with threads takes to stop one of them.
+    for _ in 0..20_000 {
         cpu.port_out(0x80, 1, 1).await?;
     }
     Ok(())
