@@ -47,7 +47,9 @@ fn interruptions_are_retried(view: &View<'_>) -> Judgement {
         }
         // A vCPU that halts waits in the kernel, and the VMM ends while it does.
         let is_asleep = view.status() == Status::Success && view.trial.situation.apic_in_kernel;
-        if exit.answer.is_none() && !is_asleep {
+        // A real vCPU is interrupted because its VMM wants something else of it than to go on.
+        let is_its_own = view.trial.is_observed;
+        if exit.answer.is_none() && !is_asleep && !is_its_own {
             return Err(exit.finding("the vCPU is entered again", view.said()));
         }
         Ok(())

@@ -35,6 +35,8 @@ pub enum Ending {
 pub struct Played<'a> {
     /// What it was put into, with the orders that it was given.
     pub situation: &'a Situation,
+    /// It was put into nothing: a real guest ran on a real kernel.
+    pub is_observed: bool,
     /// What crossed the boundary.
     pub records: &'a [Record],
     /// How it ended.
@@ -69,9 +71,15 @@ impl Case {
             Ending::Hung => Status::Hung,
         };
         let end = End { status, text: played.output.into() };
-        let Played { situation, certificate_pages, .. } = *played;
+        let Played { situation, is_observed, certificate_pages, .. } = *played;
         let has_vm = played.records.iter().any(|record| makes_vm(&record.what));
-        Self { trial: transcript::trial(played.records, Known { situation, end, certificate_pages }), has_vm }
+        Self {
+            trial: transcript::trial(
+                played.records,
+                Known { situation, is_observed, end, certificate_pages },
+            ),
+            has_vm,
+        }
     }
 
     /// The type of the VM, if the VMM made one.

@@ -25,6 +25,8 @@ use zerocopy::FromBytes;
 pub(in crate::judge) struct Known<'a> {
     /// What the VMM was put into.
     pub(in crate::judge) situation: &'a Situation,
+    /// Nobody put it into anything.
+    pub(in crate::judge) is_observed: bool,
     /// How it ended.
     pub(in crate::judge) end: End,
     /// Pages of the table that it was given.
@@ -245,6 +247,7 @@ impl Taken<'_> {
             situation,
             launched: Pages::default(),
             is_outside: true,
+            is_observed: known.is_observed,
             is_concurrent: self.vcpus > 1,
             certificate_pages: known.certificate_pages,
             transcript: Transcript { records, end: known.end },

@@ -71,8 +71,17 @@ fn discard(uaddr: u64) -> Record {
 
 /// The rules that bit, and those that were broken.
 fn judged(records: &[Record], ending: Ending) -> (Vec<&'static str>, Vec<&'static str>) {
+    judged_in(records, ending, false)
+}
+
+fn judged_in(
+    records: &[Record],
+    ending: Ending,
+    is_observed: bool,
+) -> (Vec<&'static str>, Vec<&'static str>) {
     let situation = situations::find("conversion-there-and-back").unwrap();
-    let played = Played { situation: &situation, records, ending, output: "", certificate_pages: None };
+    let played =
+        Played { situation: &situation, is_observed, records, ending, output: "", certificate_pages: None };
     let rules: Vec<_> = rules::all().collect();
     let (mut kept, mut broken) = (Vec::new(), Vec::new());
     for judged in Case::new(&played).judge(&rules) {
@@ -139,4 +148,29 @@ fn any_bytes_in_place_of_structs_are_survived() {
             }
         }
     }
+}
+
+#[test]
+fn a_signal_of_the_vmms_own_need_not_be_followed_by_an_entry() {
+    let mut page = RunPage::zeroed();
+    page.exit_reason = ExitReason::INTR.0;
+    let result = Err(Errno::EINTR);
+    let before = RunPage::zeroed();
+    let run = Run { vm: 0, vcpu: 0, immediate: false, injected: false, before, result, after: page };
+    let records = [vm(), vec![Record { pid: 1, what: What::Run(Box::new(run)) }]].concat();
+    assert_eq!(judged_in(&records, Ending::Exited(1), false).1, ["RN-2"]);
+    assert_eq!(judged_in(&records, Ending::Exited(1), true).1, Vec::<&str>::new());
+}
+
+#[test]
+fn capabilities_without_a_field_may_be_enabled_without_a_question() {
+    let enable = |cap: Cap| {
+        let mut bytes = vec![0; 104];
+        bytes[..4].copy_from_slice(&cap.0.to_le_bytes());
+        [vm(), vec![ioctl(File::Vm(0), nr::KVM_ENABLE_CAP, 0, &bytes, 0, None)]].concat()
+    };
+    let ask = ioctl(File::System, nr::KVM_CHECK_EXTENSION, 1, &[], 1, None);
+    let broken = |cap| judged(&[vec![ask.clone()], enable(cap)].concat(), Ending::Exited(0)).1;
+    assert_eq!(broken(Cap::MAX_VCPU_ID), Vec::<&str>::new());
+    assert_eq!(broken(Cap::EXIT_HYPERCALL), ["AB-3"]);
 }
