@@ -80,7 +80,8 @@ impl Writer {
     #[inline]
     pub fn enter(&self) {
         if let Some(entries) = self.0.words().get(ENTRIES) {
-            entries.fetch_add(1, Ordering::Relaxed);
+            // Two at the same time may count as one: a reader only looks whether the number changes.
+            entries.store(entries.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         }
     }
 

@@ -21,12 +21,12 @@ struct Seen {
 
 impl Hole {
     /// The memory with the hole, of the process that came first; of any other the memory as it is.
-    pub(super) fn of(&self, memory: &Arc<dyn UserMemory>) -> Arc<dyn UserMemory> {
+    pub(super) fn of<'a>(&'a self, memory: &'a Arc<dyn UserMemory>) -> &'a Arc<dyn UserMemory> {
         let seen = self.seen.get_or_init(|| {
             let holey = Arc::new(Holey { inner: Arc::clone(memory), hole: OnceLock::new() });
             Seen { inner: Arc::clone(memory), outer: Arc::<Holey>::clone(&holey), holey }
         });
-        Arc::clone(if Arc::ptr_eq(&seen.inner, memory) { &seen.outer } else { memory })
+        if Arc::ptr_eq(&seen.inner, memory) { &seen.outer } else { memory }
     }
 
     /// Makes the hole, once.
@@ -79,7 +79,7 @@ mod tests {
         let [first, other]: [Arc<dyn UserMemory>; 2] =
             [Arc::new(SparseMemory::new()), Arc::new(SparseMemory::new())];
         let holey = hole.of(&first);
-        assert!(Arc::ptr_eq(&holey, &hole.of(&first)) && Arc::ptr_eq(&other, &hole.of(&other)));
+        assert!(Arc::ptr_eq(holey, hole.of(&first)) && Arc::ptr_eq(&other, hole.of(&other)));
         assert_eq!(holey.write(0x1fff, &[1, 2]), Ok(()));
         hole.set(0x2000..0x3000);
         for (at, bytes, expected) in [

@@ -19,8 +19,10 @@ pub(super) struct Vcpu {
     pub(super) pages: VcpuPages,
     /// The model's, if the model is the kernel.
     pub(super) runner: Option<Runner>,
-    /// Runs that brought port I/O or MMIO, and that are still to be told of.
+    /// Runs that brought port I/O or MMIO. The thread that runs the vCPU counts.
     pub(super) plain: AtomicU64,
+    /// As many of them have been told of. Whoever tells counts, under a lock.
+    pub(super) plain_told: AtomicU64,
     /// How many runs there were.
     runs: AtomicU32,
     /// The exit before asked for nothing that anyone judges the answer to.
@@ -42,6 +44,7 @@ impl Vcpu {
             pages,
             runner,
             plain: AtomicU64::new(0),
+            plain_told: AtomicU64::new(0),
             runs: AtomicU32::new(0),
             was_plain: AtomicBool::new(false),
             is_inside: AtomicBool::new(false),
@@ -87,7 +90,7 @@ impl Dispatcher {
     pub(super) fn scripted_run(&self, vcpu: &Vcpu, runner: &Runner, memory: &Arc<dyn UserMemory>) -> Outcome {
         let Some(model) = &self.model else { return Outcome::NotOurs };
         self.sink.enter();
-        let memory = &model.memory(memory);
+        let memory = model.memory(memory);
         vcpu.is_prepared.get_or_init(|| self.prepare(model, vcpu, runner));
         self.tell_what_was_written(vcpu, memory);
         if self.is_used_up() {
@@ -111,7 +114,9 @@ impl Dispatcher {
             return Outcome::Blocked;
         }
         let (mut result, mut after) = (ran.result, ran.after);
-        let nth = vcpu.runs.fetch_add(1, Ordering::Relaxed);
+        // One thread at a time runs a vCPU.
+        let nth = vcpu.runs.load(Ordering::Relaxed);
+        vcpu.runs.store(nth.wrapping_add(1), Ordering::Relaxed);
         if let Some(rewrite) = model.later() {
             rewrite(nth, &mut result, &mut after);
         }

@@ -183,15 +183,15 @@ impl Model {
     }
 
     /// The process's memory as the model meets it.
-    pub(super) fn memory(&self, memory: &Arc<dyn UserMemory>) -> Arc<dyn UserMemory> {
+    pub(super) fn memory<'a>(&'a self, memory: &'a Arc<dyn UserMemory>) -> &'a Arc<dyn UserMemory> {
         if self.situation.as_ref().is_none_or(|situation| situation.unmapped.is_none()) {
-            return Arc::clone(memory);
+            return memory;
         }
         self.hole.of(memory)
     }
 
     fn call(&self, fd: i32, request: Ioctl, arg: u64, memory: &Arc<dyn UserMemory>) -> Result<u32, Errno> {
-        let memory = &self.memory(memory);
+        let memory = self.memory(memory);
         let later = self.situation.as_ref().map_or(0, |situation| situation.later_hypercalls);
         if request == nr::KVM_ENABLE_CAP && later != 0 {
             let mut enable = EnableCap::new_zeroed();
@@ -231,10 +231,9 @@ impl Dispatcher {
         memory: &Arc<dyn UserMemory>,
     ) -> Outcome {
         if request == nr::KVM_RUN.0 && arg == 0 {
-            if let Some(vcpu) = self.files.vcpu(fd) {
-                if let Some(runner) = &vcpu.runner {
-                    return self.scripted_run(&vcpu, runner, memory);
-                }
+            let run = |vcpu: &Vcpu| Some(self.scripted_run(vcpu, vcpu.runner.as_ref()?, memory));
+            if let Some(outcome) = self.files.with_vcpu(fd, run).flatten() {
+                return outcome;
             }
         }
         let Some(on) = self.files.file(fd) else { return Outcome::NotOurs };

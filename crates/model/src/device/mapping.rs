@@ -218,9 +218,9 @@ impl Runner {
             pages.store(SYNC_AT, vcpu.sync.as_bytes());
         }
         let [_, immediate_exit, ..] = before.user;
-        let is_signal = immediate_exit != 0 || vcpu.peer.immediate_exit();
-        let is_waiting = vcpu.slice == 0 || vcpu.is_blocked();
-        let is_blocked = result == Err(Errno::EINTR) && !is_signal && is_waiting;
+        let is_signal = || immediate_exit != 0 || vcpu.peer.immediate_exit();
+        let is_waiting = || vcpu.slice == 0 || vcpu.is_blocked();
+        let is_blocked = result == Err(Errno::EINTR) && !is_signal() && is_waiting();
         Ran { result, after: vcpu.page.clone(), is_blocked }
     }
 
