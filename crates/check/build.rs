@@ -44,7 +44,10 @@ fn main() {
 
 fn build(workspace: &Path, out: &Path) -> PathBuf {
     // OUT_DIR is four directories below that of all that is built: profile, build, package, out.
-    let target = out.ancestors().nth(4).expect("cargo's directories").join("shim");
+    let target = out.ancestors().nth(4).expect("cargo's directories");
+    // What is released takes the time to be linked as a whole: a VMM's exits go through many small functions.
+    let is_release = env::var("PROFILE").is_ok_and(|profile| profile == "release");
+    let target = target.join(if is_release { "shim-release" } else { "shim" });
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["build", "--quiet", "--release", "--locked", "--package", "exeunt-shim", "--target", TARGET]);
     cargo.arg("--manifest-path").arg(workspace.join("Cargo.toml"));
@@ -53,6 +56,9 @@ fn build(workspace: &Path, out: &Path) -> PathBuf {
         cargo.env_remove(variable);
     }
     cargo.env("CARGO_PROFILE_RELEASE_STRIP", "true").env("CARGO_PROFILE_RELEASE_DEBUG", "false");
+    if is_release {
+        cargo.env("CARGO_PROFILE_RELEASE_LTO", "thin").env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1");
+    }
     let status = cargo.status().unwrap_or_else(|error| panic!("cargo cannot be started: {error}"));
     assert!(status.success(), "the library for VMMs does not build");
     target.join(TARGET).join("release/libexeunt_shim.so")

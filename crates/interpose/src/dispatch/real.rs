@@ -72,7 +72,7 @@ impl Dispatcher {
                     Some(result.map(|()| 0))
                 }
                 By::KernelAlready(result) => {
-                    self.ran(&vcpu, before.clone(), result.map(|_| ()), &vcpu.pages.run(), memory);
+                    self.ran(&vcpu, &before, result.map(|_| ()), &vcpu.pages.run(), memory);
                     Some(result)
                 }
                 By::Kernel => {
@@ -136,7 +136,7 @@ impl Dispatcher {
         match what {
             Kind::Run { vcpu, before } => {
                 let after = vcpu.pages.run();
-                self.ran(&vcpu, before, result.map(|_| ()), &after, memory);
+                self.ran(&vcpu, &before, result.map(|_| ()), &after, memory);
                 None
             }
             Kind::Other { before } => {

@@ -126,7 +126,7 @@ impl Dispatcher {
             runner.kick().set(false);
         }
         vcpu.pages.set_run(&after);
-        self.ran(vcpu, before, result, &after, memory);
+        self.ran(vcpu, &before, result, &after, memory);
         if model.is_newly_over() {
             self.put(What::SceneOver);
         }
@@ -152,7 +152,7 @@ impl Dispatcher {
         if let Some(kick) = vcpu.kick() {
             kick.set(false);
         }
-        self.record_run(vcpu, before, Err(Errno::EINTR), &after);
+        self.record_run(vcpu, &before, Err(Errno::EINTR), &after);
     }
 
     fn prepare(&self, model: &Model, vcpu: &Vcpu, runner: &Runner) {
@@ -167,7 +167,7 @@ impl Dispatcher {
     pub(super) fn ran(
         &self,
         vcpu: &Vcpu,
-        before: RunPage,
+        before: &RunPage,
         result: Result<(), Errno>,
         after: &RunPage,
         memory: &Arc<dyn UserMemory>,
@@ -183,7 +183,7 @@ impl Dispatcher {
     fn tell_of_run(
         &self,
         vcpu: &Vcpu,
-        before: RunPage,
+        before: &RunPage,
         result: Result<(), Errno>,
         after: &RunPage,
         memory: &Arc<dyn UserMemory>,
@@ -196,9 +196,9 @@ impl Dispatcher {
         self.record_run(vcpu, before, result, after);
     }
 
-    fn record_run(&self, vcpu: &Vcpu, before: RunPage, result: Result<(), Errno>, after: &RunPage) {
+    fn record_run(&self, vcpu: &Vcpu, before: &RunPage, result: Result<(), Errno>, after: &RunPage) {
         let [_, immediate_exit, ..] = before.user;
-        let after = after.clone();
+        let (before, after) = (before.clone(), after.clone());
         self.put(What::Run(Box::new(Run {
             vm: vcpu.vm,
             vcpu: vcpu.id,
