@@ -33,12 +33,15 @@ pub(crate) fn open(path: usize, flags: i32, real: impl FnOnce() -> Returned) -> 
     let active = state::activate().ok_or(Errno::EIO)?;
     let is_writable = flags & libc::O_ACCMODE != libc::O_RDONLY;
     if let Some(opened) = active.dispatcher.open(device, is_writable) {
+        if let Ok(fd) = opened {
+            state::mark_device(fd, device);
+        }
         return opened.map(descriptor);
     }
     let result = real();
     let opened = result.map(number);
     if let Ok(fd) = opened {
-        state::mark(fd, Mark::Ours);
+        state::mark_device(fd, device);
     }
     active.dispatcher.opened(device, opened);
     result
@@ -46,9 +49,12 @@ pub(crate) fn open(path: usize, flags: i32, real: impl FnOnce() -> Returned) -> 
 
 /// `ioctl` on a descriptor that is marked.
 pub(crate) fn ioctl(fd: i32, request: u32, arg: usize, real: impl FnOnce() -> Returned) -> Returned {
-    if marked(fd) == Mark::Inherited {
+    match marked(fd) {
         // A VM is its maker's, and to the kernel this is another memory.
-        return Err(Errno::EIO);
+        Mark::Inherited => return Err(Errno::EIO),
+        Mark::InheritedKvm => take_over(fd, b"/dev/kvm"),
+        Mark::InheritedSev => take_over(fd, b"/dev/sev"),
+        Mark::None | Mark::Ours => {}
     }
     let Some(active) = state::active() else { return real() };
     let (dispatcher, memory, arg) = (&active.dispatcher, &active.memory, arg as u64);
@@ -81,6 +87,14 @@ pub(crate) fn ioctl(fd: i32, request: u32, arg: usize, real: impl FnOnce() -> Re
     }
 }
 
+/// A device is as good for a child as for the parent that opened it.
+fn take_over(fd: i32, device: &[u8]) {
+    if let Some(active) = state::activate() {
+        active.dispatcher.inherited(device, fd, true);
+        state::mark_device(fd, device);
+    }
+}
+
 /// `KVM_SET_USER_MEMORY_REGION` and its successor, without the size of their structs.
 const SET_REGION: [u32; 2] = [0xae46, 0xae49];
 
@@ -92,7 +106,7 @@ fn learn(request: u32) {
 
 /// A descriptor that is marked is closed.
 fn forget(fd: i32) {
-    if marked(fd) == Mark::Inherited {
+    if !matches!(marked(fd), Mark::Ours) {
         state::mark(fd, Mark::None);
     } else if let Some(active) = state::own_active() {
         active.dispatcher.close(fd);
@@ -140,7 +154,7 @@ fn duplicated(from: i32, to: i32) {
         (Mark::Ours, None) => return,
         _ => {}
     }
-    state::mark(to, mark);
+    state::copy_mark(from, to);
 }
 
 /// `fallocate`.

@@ -91,6 +91,10 @@ pub(crate) enum Mark {
     Ours,
     /// KVM's, of the process that this one was forked from.
     Inherited,
+    /// `/dev/kvm`, opened by the process that this one was forked from.
+    InheritedKvm,
+    /// `/dev/sev`, likewise.
+    InheritedSev,
 }
 
 /// Descriptors that can be told apart. Processes have fewer.
@@ -99,26 +103,59 @@ static MARKS: [AtomicU8; MOST_FILES] = [const { AtomicU8::new(0) }; MOST_FILES];
 /// Above all marks that were ever made.
 static END: AtomicI32 = AtomicI32::new(0);
 
+/// Known to the dispatcher.
+const OURS: u8 = 1 << 0;
+/// Of the process that this one was forked from.
+const INHERITED: u8 = 1 << 1;
+/// It is `/dev/kvm`.
+const KVM: u8 = 1 << 2;
+/// It is `/dev/sev`.
+const SEV: u8 = 1 << 3;
+
+fn place(fd: i32) -> Option<&'static AtomicU8> {
+    MARKS.get(usize::try_from(fd).ok()?)
+}
+
 /// What a descriptor is.
 #[inline]
 pub(crate) fn marked(fd: i32) -> Mark {
-    let index = usize::try_from(fd).unwrap_or(MOST_FILES);
-    match MARKS.get(index).map_or(0, |mark| mark.load(Ordering::Acquire)) {
+    let bits = place(fd).map_or(0, |mark| mark.load(Ordering::Acquire));
+    match bits {
         0 => Mark::None,
-        1 => Mark::Ours,
+        bits if bits & INHERITED == 0 => Mark::Ours,
+        bits if bits & KVM != 0 => Mark::InheritedKvm,
+        bits if bits & SEV != 0 => Mark::InheritedSev,
         _ => Mark::Inherited,
     }
 }
 
 /// Remembers what a descriptor is.
 pub(crate) fn mark(fd: i32, mark: Mark) {
-    let Some(place) = usize::try_from(fd).ok().and_then(|fd| MARKS.get(fd)) else { return };
-    let value = match mark {
-        Mark::None => 0,
-        Mark::Ours => 1,
-        Mark::Inherited => 2,
-    };
-    place.store(value, Ordering::Release);
+    set(
+        fd,
+        match mark {
+            Mark::None => 0,
+            Mark::Ours => OURS,
+            Mark::Inherited => INHERITED,
+            Mark::InheritedKvm => INHERITED | KVM,
+            Mark::InheritedSev => INHERITED | SEV,
+        },
+    );
+}
+
+/// Remembers that a descriptor is one of a device that was opened.
+pub(crate) fn mark_device(fd: i32, device: &[u8]) {
+    set(fd, OURS | if device == b"/dev/kvm" { KVM } else { SEV });
+}
+
+/// Remembers that a descriptor leads where another one leads.
+pub(crate) fn copy_mark(from: i32, to: i32) {
+    set(to, place(from).map_or(0, |mark| mark.load(Ordering::Acquire)));
+}
+
+fn set(fd: i32, bits: u8) {
+    let Some(place) = place(fd) else { return };
+    place.store(bits, Ordering::Release);
     END.fetch_max(fd.saturating_add(1), Ordering::Relaxed);
 }
 
@@ -153,6 +190,7 @@ pub(crate) fn forked() {
     ACTIVE.store(std::ptr::null_mut(), Ordering::Release);
     HAS_SLOTS.store(false, Ordering::Relaxed);
     for fd in marked_between(0, u32::MAX) {
-        mark(fd, Mark::Inherited);
+        let bits = place(fd).map_or(0, |mark| mark.load(Ordering::Relaxed));
+        set(fd, bits & (KVM | SEV) | INHERITED);
     }
 }

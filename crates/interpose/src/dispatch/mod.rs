@@ -203,6 +203,15 @@ impl Dispatcher {
         Some(result)
     }
 
+    /// The process has a descriptor of a device that its parent opened. A VM is its maker's, a device is anyone's.
+    pub fn inherited(&self, path: &[u8], fd: i32, is_writable: bool) {
+        let Some(file) = device(path) else { return };
+        let is_open = self.model.as_ref().is_none_or(|model| model.open_as(fd, file, is_writable).is_ok());
+        if is_open {
+            self.files.insert(fd, file, None);
+        }
+    }
+
     /// The kernel opened a file. Only `/dev/kvm` and `/dev/sev` are looked at.
     pub fn opened(&self, path: &[u8], result: Result<i32, Errno>) {
         let Some(file) = device(path) else { return };

@@ -123,6 +123,14 @@ impl Model {
         if file == File::Sev { self.device.open_sev(is_writable) } else { self.device.open(Path::Kvm) }
     }
 
+    /// The same for a number that the process has already.
+    pub(super) fn open_as(&self, fd: i32, file: File, is_writable: bool) -> Result<i32, Errno> {
+        self.numbers.by_vmm(|by_vmm| by_vmm.made = Some(fd));
+        let result = self.open(file, is_writable);
+        self.numbers.by_vmm(|by_vmm| by_vmm.made = None);
+        result
+    }
+
     /// The VMM closes a number.
     pub(super) fn forget(&self, fd: i32) {
         self.numbers.by_vmm(|by_vmm| by_vmm.closes = Some(fd));

@@ -18,6 +18,9 @@ int main(void) {
         if (ioctl(vcpu, KVM_RUN, 0) != -1 || errno != EIO) _exit(2);
         if (close(vm) != 0) _exit(3);
         if (ioctl(vm, KVM_CHECK_EXTENSION, 3) != -1 || errno != EBADF) _exit(4);
+        // A device is nobody's.
+        if (ioctl(kvm, KVM_GET_API_VERSION, 0) != 12) _exit(6);
+        if (ioctl(kvm, KVM_CREATE_VM, 0) < 0) _exit(7);
         // A VM of its own.
         int own = open("/dev/kvm", O_RDWR);
         int own_vm = ioctl(own, KVM_CREATE_VM, 0);
