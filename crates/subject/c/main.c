@@ -144,8 +144,12 @@ static bool create(struct vmm *vmm, const struct options *options, const struct 
     memcpy(image, guest, sizeof guest);
     if (!create_vcpus(vmm))
         return false;
-    if (wrong == ENABLES_CERTIFICATES_LATE && !launch_req_certs(vmm))
-        vmm->is_over = false; // it does not look at what came of it
+    if (wrong == ENABLES_CERTIFICATES_LATE && !launch_req_certs(vmm)) {
+        // It does not look at what came of it.
+        vmm->is_over = false, vmm->status = OK;
+        for (unsigned i = 0; i < options->vcpus; i++)
+            vmm->vcpus[i].run->immediate_exit = 0;
+    }
     return launch_load(vmm, sizeof guest) && launch_finish(vmm);
 }
 

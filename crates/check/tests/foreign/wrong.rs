@@ -41,14 +41,12 @@ const NOT_SEEN: &[&str] = &[
     "reports-16-words",
     "indexes-by-ndata",
     "believes-ndata",
-    "does-not-write-success",
     // What is done at the certificate file.
     "reads-without-a-lock",
     "unlocks-early",
     "waits-for-ever",
     "busy-is-broken",
     "reads-certificates-once",
-    "enables-certificates-late",
     // A second VM, and what happens between a save and a restore.
     "does-not-enable-218",
     "loses-the-byte",

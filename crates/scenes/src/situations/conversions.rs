@@ -155,8 +155,10 @@ async fn overlapping(cpu: Cpu) -> Result<(), GuestFault> {
     Ok(())
 }
 
-/// One page after the other to shared, by the MSR protocol.
+/// A page that is no memory to private, which is refused; then one page after the other to shared, by the MSR protocol. The
+/// answer that was given first is where the next one goes.
 async fn page_by_page(cpu: Cpu) -> Result<(), GuestFault> {
+    cpu.vmgexit(MsrRequest::psc(Gfn(0x8_0000), operation::PRIVATE)).await?;
     for gfn in 0x200..0x204 {
         cpu.vmgexit(MsrRequest::psc(Gfn(gfn), operation::SHARED)).await?;
     }

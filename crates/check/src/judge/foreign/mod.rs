@@ -12,8 +12,14 @@ use exeunt_interpose::record::{File, Record, What};
 use exeunt_scenes::Situation;
 use transcript::Known;
 
-/// Rules about the lock of the certificate file, which is taken where nobody looks.
-const UNSEEN: [&str; 3] = ["RC-5", "RC-6", "RC-9"];
+/// Rules about what does not cross the boundary of a process, and why.
+const UNSEEN: [(&str, &str); 4] = [
+    ("SE-3", "one run does not show what a VMM makes of bytes that mean nothing"),
+    ("RC-5", AT_ITS_FILE),
+    ("RC-6", AT_ITS_FILE),
+    ("RC-9", AT_ITS_FILE),
+];
+const AT_ITS_FILE: &str = "what a VMM does at its certificate file is not seen from outside";
 
 /// How a foreign VMM ended, as far as it matters to a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,16 +97,11 @@ impl Case {
     /// What each rule says.
     #[must_use]
     pub fn judge(&self, rules: &[&'static Rule]) -> Vec<Judged> {
-        let (unseen, seen): (Vec<_>, Vec<_>) =
-            rules.iter().partition(|rule| UNSEEN.contains(&rule.id.as_str()));
-        let mut judged = judge_trial(&self.trial, seen);
-        judged.extend(unseen.into_iter().map(|rule| Judged {
-            rule: &rule.id,
-            scenario: self.trial.situation.name,
-            verdict: Verdict::not_exercised(
-                "what a VMM does at its certificate file is not seen from outside",
-            ),
-            bytes: None,
+        let why = |rule: &Rule| UNSEEN.iter().find(|(id, _)| *id == rule.id).map(|(_, why)| *why);
+        let mut judged = judge_trial(&self.trial, rules.iter().copied().filter(|rule| why(rule).is_none()));
+        judged.extend(rules.iter().filter_map(|rule| {
+            let (scenario, verdict) = (self.trial.situation.name, Verdict::not_exercised(why(rule)?));
+            Some(Judged { rule: &rule.id, scenario, verdict, bytes: None })
         }));
         judged
     }
