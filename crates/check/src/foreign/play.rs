@@ -95,7 +95,7 @@ fn judge(scene: &Scene, ran: &Ran) -> Result<Outcome, ForeignError> {
     let pages = scene.situation.orders.certificates.then(super::certificates::pages);
     let played = Played {
         situation: &scene.situation,
-        is_observed: scene.stage == Stage::Observe,
+        is_on_kernel: scene.stage != Stage::Scripted,
         records: &ran.records,
         ending,
         output,

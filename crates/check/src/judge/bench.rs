@@ -36,8 +36,8 @@ pub(super) struct Trial {
     pub(super) launched: Pages,
     /// The VMM is not ours: nobody sees its inside, and it says what it says in words of its own.
     pub(super) is_outside: bool,
-    /// The guest and the kernel are real, and nothing was done to either.
-    pub(super) is_observed: bool,
+    /// The guest and the kernel are real, though exits may be put in between.
+    pub(super) is_on_kernel: bool,
     /// vCPUs run at the same time: when one comes back, others may be inside.
     pub(super) is_concurrent: bool,
     /// Pages of the certificate table that the VMM was given, where it was not given in the judge's own file.
@@ -81,7 +81,7 @@ pub(super) fn run_half(
         situation: situation.clone(),
         launched: Pages::launched(situation),
         is_outside: false,
-        is_observed: false,
+        is_on_kernel: false,
         is_concurrent: false,
         certificate_pages: None,
         transcript,

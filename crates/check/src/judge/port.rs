@@ -79,7 +79,15 @@ impl JudgedVcpu {
         self.runs = self.runs.saturating_add(1);
         self.remember(
             &mut tape,
-            Run { vcpu: self.inner.id(), immediate, is_inside: false, before, entered, after },
+            Run {
+                vcpu: self.inner.id(),
+                immediate,
+                is_inside: false,
+                is_injected: false,
+                before,
+                entered,
+                after,
+            },
         );
         self.page = self.seen.as_ref().map_or_else(RunPage::zeroed, |seen| seen.page.clone());
         let mut live = self.page.clone();

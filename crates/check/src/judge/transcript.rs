@@ -92,6 +92,8 @@ pub(super) struct Run {
     pub(super) immediate: bool,
     /// It has not come back: the vCPU waits in the kernel.
     pub(super) is_inside: bool,
+    /// The exit was put in between those of a real kernel.
+    pub(super) is_injected: bool,
     /// The page when it was entered: the answer to the exit before.
     pub(super) before: RunPage,
     /// What the ioctl returned.

@@ -165,7 +165,8 @@ impl<'a> View<'a> {
     }
 
     /// Entries that may run a guest and come after an exit. Where vCPUs run at the same time, the first return of
-    /// another one belongs to an entry that may have been before.
+    /// another one belongs to an entry that may have been before, and one that a signal takes out of the guest is being
+    /// stopped.
     pub(super) fn entries_after(&self, exit: &ExitView<'_>) -> impl Iterator<Item = &ExitView<'a>> {
         let (own, mut inside) = ((exit.machine, exit.run.vcpu), Vec::new());
         let is_concurrent = self.trial.is_concurrent;
@@ -173,7 +174,11 @@ impl<'a> View<'a> {
             let vcpu = (later.machine, later.run.vcpu);
             let was_inside = is_concurrent && vcpu != own && !inside.contains(&vcpu);
             inside.push(vcpu);
-            !was_inside && !later.run.immediate
+            let is_stopped = is_concurrent
+                && vcpu != own
+                && later.run.entered == Err(Errno::EINTR)
+                && !later.run.is_inside;
+            !was_inside && !is_stopped && !later.run.immediate
         })
     }
 

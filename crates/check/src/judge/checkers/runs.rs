@@ -48,7 +48,7 @@ fn interruptions_are_retried(view: &View<'_>) -> Judgement {
         // A vCPU that halts waits in the kernel, and the VMM ends while it does.
         let is_asleep = view.status() == Status::Success && view.trial.situation.apic_in_kernel;
         // A real vCPU is interrupted because its VMM wants something else of it than to go on.
-        let is_its_own = view.trial.is_observed;
+        let is_its_own = view.trial.is_on_kernel && !exit.run.is_injected;
         if exit.answer.is_none() && !is_asleep && !is_its_own {
             return Err(exit.finding("the vCPU is entered again", view.said()));
         }
@@ -60,8 +60,7 @@ fn shutdown_ends_all(view: &View<'_>) -> Judgement {
     // Where vCPUs run at the same time, another one may work on until the VMM has stopped its thread. It does not get to
     // the end of its work, which is long.
     let is_late = |next: &&ExitView<'_>| {
-        let is_at_work = next.run.after.reason() == ExitReason::IO || next.run.entered == Err(Errno::EINTR);
-        view.trial.is_concurrent && is_at_work && !next.run.is_inside
+        view.trial.is_concurrent && next.run.entered.is_ok() && next.run.after.reason() == ExitReason::IO
     };
     view.each(
         |exit| matches!(exit.meaning, Ok(Exit::Shutdown)).then_some(()),

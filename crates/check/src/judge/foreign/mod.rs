@@ -41,8 +41,8 @@ pub enum Ending {
 pub struct Played<'a> {
     /// What it was put into, with the orders that it was given.
     pub situation: &'a Situation,
-    /// It was put into nothing: a real guest ran on a real kernel.
-    pub is_observed: bool,
+    /// A real guest ran on a real kernel, whether or not something was put in between.
+    pub is_on_kernel: bool,
     /// What crossed the boundary.
     pub records: &'a [Record],
     /// How it ended.
@@ -77,12 +77,12 @@ impl Case {
             Ending::Hung => Status::Hung,
         };
         let end = End { status, text: played.output.into() };
-        let Played { situation, is_observed, certificate_pages, .. } = *played;
+        let Played { situation, is_on_kernel, certificate_pages, .. } = *played;
         let has_vm = played.records.iter().any(|record| makes_vm(&record.what));
         Self {
             trial: transcript::trial(
                 played.records,
-                Known { situation, is_observed, end, certificate_pages },
+                Known { situation, is_on_kernel, end, certificate_pages },
             ),
             has_vm,
         }

@@ -25,8 +25,8 @@ use zerocopy::FromBytes;
 pub(in crate::judge) struct Known<'a> {
     /// What the VMM was put into.
     pub(in crate::judge) situation: &'a Situation,
-    /// Nobody put it into anything.
-    pub(in crate::judge) is_observed: bool,
+    /// The kernel was a real one.
+    pub(in crate::judge) is_on_kernel: bool,
     /// How it ended.
     pub(in crate::judge) end: End,
     /// Pages of the table that it was given.
@@ -145,6 +145,7 @@ impl Taken<'_> {
         self.push([Crossing::Run(Box::new(transcript::Run {
             vcpu: run.vcpu.into(),
             immediate: run.immediate,
+            is_injected: run.injected,
             is_inside: false,
             before: run.before.clone(),
             entered: run.result,
@@ -235,7 +236,15 @@ impl Taken<'_> {
             after.exit_reason = ExitReason::INTR.0;
             let (before, entered) = ((*before).clone(), Err(Errno::EINTR));
             let (vcpu, immediate) = ((*vcpu).into(), *immediate);
-            let run = transcript::Run { vcpu, immediate, is_inside: true, before, entered, after };
+            let run = transcript::Run {
+                vcpu,
+                immediate,
+                is_inside: true,
+                is_injected: false,
+                before,
+                entered,
+                after,
+            };
             (*record, Crossing::Run(Box::new(run)))
         });
         let inside = inside.collect();
@@ -247,7 +256,7 @@ impl Taken<'_> {
             situation,
             launched: Pages::default(),
             is_outside: true,
-            is_observed: known.is_observed,
+            is_on_kernel: known.is_on_kernel,
             is_concurrent: self.vcpus > 1,
             certificate_pages: known.certificate_pages,
             transcript: Transcript { records, end: known.end },

@@ -77,11 +77,11 @@ fn judged(records: &[Record], ending: Ending) -> (Vec<&'static str>, Vec<&'stati
 fn judged_in(
     records: &[Record],
     ending: Ending,
-    is_observed: bool,
+    is_on_kernel: bool,
 ) -> (Vec<&'static str>, Vec<&'static str>) {
     let situation = situations::find("conversion-there-and-back").unwrap();
     let played =
-        Played { situation: &situation, is_observed, records, ending, output: "", certificate_pages: None };
+        Played { situation: &situation, is_on_kernel, records, ending, output: "", certificate_pages: None };
     let rules: Vec<_> = rules::all().collect();
     let (mut kept, mut broken) = (Vec::new(), Vec::new());
     for judged in Case::new(&played).judge(&rules) {
