@@ -7,16 +7,19 @@
 
 mod expect;
 pub mod explore;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod foreign;
 pub mod judge;
 pub mod judgement;
 pub mod known;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod profile;
 mod readers;
 pub mod report;
 pub mod rules;
 pub mod runner;
 pub mod scenario;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod shim;
 pub mod timeline;
 #[cfg(test)]

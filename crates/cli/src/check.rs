@@ -2,6 +2,7 @@
 
 mod choose;
 mod demo;
+#[cfg_attr(not(all(target_os = "linux", target_arch = "x86_64")), path = "check/elsewhere.rs")]
 mod foreign;
 mod output;
 mod own;

@@ -12,6 +12,7 @@ mod bytes;
 mod checkers;
 #[cfg(test)]
 mod covered;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod foreign;
 mod machine;
 #[cfg(test)]
@@ -27,11 +28,13 @@ mod verdict;
 mod view;
 
 pub use bytes::ExitBytes;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub use foreign::{Case, Ending, Played};
 pub use verdict::{JudgeError, Judged, Scene, Verdict, WrongVmm, judge, scenes, wrong_vmms};
 pub use view::Finding;
 
 /// The bytes of a certificate table that a VMM under judgement is given.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub(crate) fn certificate_table() -> Vec<u8> {
     machine::table(0)
 }
