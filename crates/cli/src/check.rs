@@ -186,12 +186,14 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
     } else {
         own::judge(args, &rules, &stop)?
     };
-    outputs.write(&report)?;
+    // A disk that is full takes the reports, and not the verdicts as well.
+    let written = outputs.write(&report);
     print(&match args.format {
         Format::Json => judgement::json(&report).map_err(|error| error.to_string())?,
         Format::Text if args.quiet => judgement::broken_text(&report, paint()),
         Format::Text => judgement::text(&report, paint()),
     })?;
+    written?;
     status(args, &report, failure)
 }
 

@@ -10,13 +10,14 @@ mod device;
 mod explorer;
 mod hand_over;
 mod quote;
+mod record;
 mod snapshot;
 
 /// A name, and what to call with bytes.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target, by the name of its binary and of its corpus.
-pub const TARGETS: [Target; 14] = [
+pub const TARGETS: [Target; 15] = [
     ("run_page", decoders::run_page),
     ("certs", decoders::certs),
     ("ghcb_page", decoders::ghcb_page),
@@ -31,6 +32,7 @@ pub const TARGETS: [Target; 14] = [
     ("snapshot", snapshot::snapshot),
     ("chain", chain::chain),
     ("hand_over", hand_over::hand_over),
+    ("record", record::record),
 ];
 
 /// Calls the target with this name; nothing if there is none.

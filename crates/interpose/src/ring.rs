@@ -9,7 +9,7 @@
 use crate::pages_unsafe::Shared;
 use crate::record::{self, MAX_BYTES, Record};
 use exeunt_abi::Errno;
-use rustix::fs::{MemfdFlags, Mode, OFlags};
+use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -136,8 +136,12 @@ impl Reader {
     /// The error of `memfd_create`, `ftruncate` or `mmap`.
     pub fn new(bytes: usize) -> Result<Self, Errno> {
         let bytes = bytes.saturating_add(LOG * 8).checked_next_multiple_of(4096).ok_or(Errno::EINVAL)?;
-        let file = rustix::fs::memfd_create("exeunt-ring", MemfdFlags::CLOEXEC).map_err(errno)?;
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let file = rustix::fs::memfd_create("exeunt-ring", flags).map_err(errno)?;
         rustix::fs::ftruncate(&file, bytes as u64).map_err(errno)?;
+        // A process that writes could make it shorter, and whoever reads would be killed by `SIGBUS`.
+        let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+        rustix::fs::fcntl_add_seals(&file, seals).map_err(errno)?;
         let shared = Shared::map(file.as_fd(), bytes)?;
         if let Some(word) = shared.words().first() {
             word.store(MAGIC, Ordering::Relaxed);
@@ -316,6 +320,44 @@ mod tests {
             }
             while reader.next_record().is_some() {}
             assert_eq!(reader.next_left(), None, "{garbage:#x}");
+        }
+    }
+
+    #[test]
+    fn whoever_writes_cannot_take_the_memory_from_under_the_reader() {
+        let mut reader = Reader::new(1 << 16).unwrap();
+        Writer::of(reader.file()).unwrap().put(&record(1, "first"));
+        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&reader.file()));
+        let theirs = std::fs::File::options().read(true).write(true).open(path).unwrap();
+        for length in [0, 8, 1 << 20] {
+            assert_eq!(theirs.set_len(length).unwrap_err().raw_os_error(), Some(Errno::EPERM.0), "{length}");
+        }
+        assert_eq!(reader.next_record(), Some(record(1, "first")));
+    }
+
+    #[test]
+    fn any_words_are_read_to_their_end() {
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        for _ in 0..200 {
+            let mut reader = Reader::new(1 << 14).unwrap();
+            let writer = Writer::of(reader.file()).unwrap();
+            for word in &reader.shared.words()[LOG..] {
+                let value = next();
+                // Heads that are nearly right are what garbage has to be to get anywhere.
+                let value = if value & 3 == 0 { HEAD | DONE | value >> 54 } else { value & 0xff };
+                word.store(value, Ordering::Relaxed);
+            }
+            writer.take(1 << 12);
+            let most = reader.shared.words().len();
+            assert!(std::iter::from_fn(|| reader.next_record()).take(most).count() < most);
+            assert!(std::iter::from_fn(|| reader.next_left()).take(most).count() < most);
+            assert_eq!(reader.next_left(), None);
         }
     }
 

@@ -75,8 +75,8 @@ impl Pages {
 
     /// How many pages of a range have a state both here and there.
     pub(super) fn count_both(&self, other: &Self, range: PageRange, state: PageState) -> u64 {
-        let pages = (range.gfn().0..range.end().0).filter_map(|gfn| PageRange::new(Gfn(gfn), 1));
-        pages.filter(|page| self.are(*page, state) && other.are(*page, state)).count() as u64
+        // Run by run, since a slot may have more pages than anyone waits for.
+        self.runs(range, state).into_iter().map(|run| other.count(run, state)).sum()
     }
 
     /// Whether all pages of a range have a state.
@@ -88,6 +88,24 @@ impl Pages {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pages_that_are_alike_in_two_are_counted_in_any_size_at_once() {
+        let with = |ranges: &[(u64, u64)]| {
+            let mut pages = Pages::default();
+            let ranges = ranges.iter().filter_map(|(gfn, count)| PageRange::new(Gfn(*gfn), *count));
+            ranges.for_each(|range| pages.set(range, PageState::Private));
+            pages
+        };
+        let (one, other) =
+            (with(&[(2, 4), (8, 2), (1 << 30, 1 << 38)]), with(&[(0, 3), (5, 4), (1 << 31, 1 << 38)]));
+        let small = PageRange::new(Gfn(1), 8).unwrap();
+        assert_eq!(one.count_both(&other, small, PageState::Private), 3, "2, 5 and 8");
+        assert_eq!(one.count_both(&other, small, PageState::Shared), 0);
+        assert_eq!(one.count_both(&with(&[]), small, PageState::Shared), 3, "1, 6 and 7");
+        let all = PageRange::new(Gfn(0), 1 << 40).unwrap();
+        assert_eq!(one.count_both(&other, all, PageState::Private), (1 << 38) - (1 << 30) + 3);
+    }
 
     #[test]
     fn every_pair_of_changes_in_a_small_space_leaves_what_the_last_of_each_page_says() {

@@ -163,6 +163,24 @@ fn a_number_is_found_in_a_text_in_either_notation_and_only_as_a_word() {
 }
 
 #[test]
+fn bytes_are_found_in_a_text_however_a_vmm_writes_them() {
+    let bytes = 0x1122_3344_5566_77aa_u64.to_le_bytes();
+    for text in [
+        "bytes aa77665544332211 00",
+        "bytes AA 77 66 55 44 33 22 11",
+        "bytes [0xaa, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11, 0x0]",
+        "bytes [170, 119, 102, 85, 68, 51, 34, 17, 0]",
+        "word 0x11223344556677aa",
+        "word 0X11223344556677AA",
+    ] {
+        assert!(view::names_bytes(text, bytes), "{text}");
+    }
+    for text in ["", "reason 64", "aa776655443322", "[170, 119, 102, 85, 68, 51, 34]", "aa77665544332212"] {
+        assert!(!view::names_bytes(text, bytes), "{text}");
+    }
+}
+
+#[test]
 fn scenarios_that_play_in_an_snp_vm_too_bite_there_as_well() {
     let mut wrong = Vec::new();
     for situation in

@@ -235,9 +235,24 @@ impl ExitView<'_> {
 /// Whether a text holds a number, decimal or hexadecimal, as a word of its own.
 pub(super) fn names_number(text: &str, number: u64) -> bool {
     text.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| {
-        let hex = word.strip_prefix("0x").unwrap_or(word);
+        let hex = word.strip_prefix("0x").or_else(|| word.strip_prefix("0X")).unwrap_or(word);
         word.parse() == Ok(number) || u64::from_str_radix(hex, 16) == Ok(number)
     })
+}
+
+/// Whether a text holds bytes: as two hexadecimal digits each, with or without a mark before them and whatever stands in
+/// between, as decimal numbers one after another, or as the one number that they are on x86.
+pub(super) fn names_bytes(text: &str, bytes: [u8; 8]) -> bool {
+    if names_number(text, u64::from_le_bytes(bytes)) {
+        return true;
+    }
+    let hex = text.to_ascii_lowercase().replace("0x", " ");
+    let digits: Vec<u8> = hex.bytes().filter(u8::is_ascii_hexdigit).collect();
+    let expected: Vec<u8> = bytes.iter().flat_map(|byte| format!("{byte:02x}").into_bytes()).collect();
+    let words = text.split(|letter: char| !letter.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    let numbers: Vec<Option<u8>> = words.map(|word| word.parse().ok()).collect();
+    digits.windows(expected.len()).any(|window| window == expected)
+        || numbers.windows(bytes.len()).any(|window| window.iter().copied().eq(bytes.map(Some)))
 }
 
 /// The number as a kernel reads an `int`: negative errors look so.

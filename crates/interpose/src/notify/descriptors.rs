@@ -9,7 +9,7 @@ use super::listener_unsafe::Listener;
 use crate::dispatch::{self, Mapped};
 use crate::pages_unsafe::{VCPU_BYTES, VcpuPages};
 use exeunt_abi::Errno;
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use std::collections::BTreeMap;
 use std::fs;
@@ -118,8 +118,10 @@ impl dispatch::Process for Handed {
             inner.files.insert(fd, file);
             return Ok(fd);
         }
-        let memfd = memfd_create("exeunt", MemfdFlags::CLOEXEC).map_err(errno)?;
+        let memfd = memfd_create("exeunt", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).map_err(errno)?;
         ftruncate(&memfd, VCPU_BYTES as u64).map_err(errno)?;
+        // The process could make it shorter, and the supervisor, which has it mapped, would be killed by `SIGBUS`.
+        fcntl_add_seals(&memfd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL).map_err(errno)?;
         let key = key(&memfd)?;
         let fd = self.listener.add_descriptor(caller.id, memfd.as_fd(), caller.close_on_exec)?;
         let mut places = self.places.lock();

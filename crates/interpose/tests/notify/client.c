@@ -221,6 +221,18 @@ static void numbers(void)
 	printf("reused: %ld\n", control(original, RUN, 0));
 }
 
+/* A file of a vCPU cannot be made shorter, and the supervisor lives on. */
+static void shortened(void)
+{
+	make_vm(SW_PROTECTED);
+	make_memory(1);
+	struct vcpu vcpu = make_vcpu(0);
+	int shorter = ftruncate(vcpu.fd, 0), longer = ftruncate(vcpu.fd, 1 << 20);
+	printf("lengths: %d %d\n", shorter, longer);
+	run(&vcpu);
+	tell(&vcpu);
+}
+
 static void forks(void)
 {
 	make_vm(SW_PROTECTED);
@@ -411,6 +423,8 @@ int main(int argc, char **argv)
 		numbers();
 	else if (!strcmp(what, "forks"))
 		forks();
+	else if (!strcmp(what, "shortened"))
+		shortened();
 	else if (!strcmp(what, "interrupt"))
 		interrupts(0, 0);
 	else if (!strcmp(what, "interrupt-restart"))

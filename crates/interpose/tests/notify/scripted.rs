@@ -51,6 +51,13 @@ fn a_number_counts_only_while_its_file_is_behind_it() {
 }
 
 #[test]
+fn a_vmm_cannot_take_the_pages_of_a_vcpu_from_under_its_supervisor() {
+    let Some(ran) = run("shortened", &scene("conversion-there-and-back")) else { return };
+    assert_eq!(ran.output, "lengths: -1 -1\nvcpu 0: 4 exits, 3 conversions, end: exit 5\n");
+    assert_eq!((ran.status.code(), ran.ended), (Some(0), Ended::Over));
+}
+
+#[test]
 fn a_child_cannot_use_its_parents_vm_and_can_make_its_own() {
     let Some(ran) = run("forks", &scene("conversion-there-and-back")) else { return };
     let expected = "\
