@@ -97,7 +97,13 @@ impl Case {
     /// What each rule says.
     #[must_use]
     pub fn judge(&self, rules: &[&'static Rule]) -> Vec<Judged> {
-        let why = |rule: &Rule| UNSEEN.iter().find(|(id, _)| *id == rule.id).map(|(_, why)| *why);
+        let is_crashed = self.trial.transcript.end.status == Status::Crashed;
+        let why = |rule: &Rule| match rule.id.as_str() {
+            "SE-2" if !is_crashed => {
+                Some("that stale words were not read is seen only where reading them crashes")
+            }
+            id => UNSEEN.iter().find(|(unseen, _)| *unseen == id).map(|(_, why)| *why),
+        };
         let mut judged = judge_trial(&self.trial, rules.iter().copied().filter(|rule| why(rule).is_none()));
         judged.extend(rules.iter().filter_map(|rule| {
             let (scenario, verdict) = (self.trial.situation.name, Verdict::not_exercised(why(rule)?));
