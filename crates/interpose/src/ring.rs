@@ -350,7 +350,8 @@ mod tests {
             for word in &reader.shared.words()[LOG..] {
                 let value = next();
                 // Heads that are nearly right are what garbage has to be to get anywhere.
-                let value = if value & 3 == 0 { HEAD | DONE | value >> 54 } else { value & 0xff };
+                let value =
+                    if value.trailing_zeros() >= 2 { HEAD | DONE | value >> 54 } else { value & 0xff };
                 word.store(value, Ordering::Relaxed);
             }
             writer.take(1 << 12);
