@@ -156,7 +156,7 @@ impl Dispatcher {
     }
 
     fn prepare(&self, model: &Model, vcpu: &Vcpu, runner: &Runner) {
-        model.prepare(vcpu.vm, runner, |gpa| {
+        model.prepare(runner, |gpa| {
             let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
             slots.find(vcpu.vm, gpa.0, PAGE_SIZE).into_iter().next()
         });

@@ -13,7 +13,6 @@ use exeunt_abi::{Arch, Errno, Gpa, Kernel};
 use exeunt_model::device::{Descriptors, Device, Path, Program, Runner};
 use exeunt_model::{Firmware, Host, UserMemory};
 use exeunt_scenes::{Rewrite, Situation, situations};
-use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -26,8 +25,8 @@ pub(super) struct Model {
     numbers: Arc<Numbers>,
     situation: Option<Situation>,
     actors: Arc<Actors>,
-    /// The VMs whose scene was set.
-    prepared: Mutex<BTreeSet<u32>>,
+    /// The scene was set, in the VM that ran first. A VMM may have made others before, to see what the kernel can do.
+    is_prepared: AtomicBool,
     /// The process's memory, if a page of the guest's is missing from it.
     hole: Hole,
 }
@@ -116,7 +115,14 @@ impl Model {
                 }
             });
         }
-        Ok(Self { device, numbers, situation, actors, prepared: Mutex::default(), hole: Hole::default() })
+        Ok(Self {
+            device,
+            numbers,
+            situation,
+            actors,
+            is_prepared: AtomicBool::new(false),
+            hole: Hole::default(),
+        })
     }
 
     pub(super) fn open(&self, file: File, is_writable: bool) -> Result<i32, Errno> {
@@ -152,10 +158,9 @@ impl Model {
     }
 
     /// The guest is about to begin: what the scene does to its VM and its first vCPU is done now.
-    pub(super) fn prepare(&self, vm: u32, runner: &Runner, find: impl FnOnce(Gpa) -> Option<Range<u64>>) {
+    pub(super) fn prepare(&self, runner: &Runner, find: impl FnOnce(Gpa) -> Option<Range<u64>>) {
         let Some(situation) = &self.situation else { return };
-        let is_first = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).insert(vm);
-        if !is_first || vm != 0 {
+        if self.is_prepared.swap(true, Ordering::Relaxed) {
             return;
         }
         if situation.vm_type.has_ghcb() {
@@ -219,13 +224,31 @@ impl Model {
 
 impl Actors {
     fn play(actors: &Arc<Self>, program: Program) -> Program {
-        let actors = Arc::clone(actors);
+        let actor = Actor { actors: Arc::clone(actors), has_ended: false };
         actors.begun.fetch_add(1, Ordering::Relaxed);
         Box::pin(async move {
+            // The whole of it lives as long as the program.
+            let mut actor = actor;
             let result = program.await;
-            actors.ended.fetch_add(1, Ordering::Relaxed);
+            actor.has_ended = true;
             result
         })
+    }
+}
+
+/// One program. If its VM is gone before its end, nobody waits for it.
+struct Actor {
+    actors: Arc<Actors>,
+    has_ended: bool,
+}
+
+impl Drop for Actor {
+    fn drop(&mut self) {
+        if self.has_ended {
+            self.actors.ended.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.actors.begun.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 

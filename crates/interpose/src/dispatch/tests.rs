@@ -170,6 +170,19 @@ fn a_scene_is_played_to_its_end_and_the_end_is_told_once() {
 }
 
 #[test]
+fn a_scene_is_set_in_the_vm_that_runs_and_not_in_one_that_was_made_to_see_what_there_is() {
+    let world = World::new(&scripted("interrupted"));
+    let kvm = world.dispatcher.open(b"/dev/kvm", true).unwrap().unwrap();
+    let probe = world.made(kvm, nr::KVM_CREATE_VM, 0);
+    let unused = world.made(probe, nr::KVM_CREATE_VCPU, 0);
+    assert!(world.dispatcher.close(unused) && world.dispatcher.close(probe));
+    let (_, vcpu) = world.vcpu();
+    let outcomes: Vec<_> = (0..20).map(|_| world.ioctl(vcpu, nr::KVM_RUN, 0)).collect();
+    assert!(outcomes.contains(&Outcome::Done(Err(Errno::EINTR))), "no signal comes: {outcomes:?}");
+    assert_eq!(world.records().iter().filter(|what| **what == What::SceneOver).count(), 1);
+}
+
+#[test]
 fn a_guest_that_has_ended_is_told_of_where_its_vcpu_waits_in_the_kernel() {
     let world = World::new(&scripted("save-and-run-on"));
     world.dispatcher.open(b"/dev/kvm", true).unwrap().unwrap();
