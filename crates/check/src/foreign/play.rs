@@ -1,10 +1,9 @@
 //! One scene, played with a VMM, and judged.
 
 use super::scenes::Scene;
-use super::{Choice, ForeignError, Stage, Subject};
+use super::{Choice, ForeignError, Stage, Subject, Via};
 use crate::judge::{Case, Ending, Judged, Played, Verdict};
 use crate::profile::{Command, Profile};
-
 use exeunt_abi::kvm::vm_type::VmType;
 use exeunt_interpose::launch::{Ended, Launch, Ran};
 use exeunt_interpose::plan::Plan;
@@ -16,6 +15,8 @@ pub(super) struct Outcome {
     pub(super) judged: Vec<Judged>,
     /// The VMM made a VM.
     pub(super) has_vm: bool,
+    /// It ended by itself, and came to a kernel half through the shim only.
+    pub(super) may_be_unseen: bool,
     /// How it ended, for people.
     pub(super) ended: String,
     /// What it said.
@@ -121,6 +122,7 @@ fn judge(scene: &Scene, ran: &Ran) -> Result<Outcome, ForeignError> {
     Ok(Outcome {
         judged,
         has_vm: case.vm_type().is_some(),
+        may_be_unseen: ran.via == Via::Shim && matches!(ran.end, Ended::Exited(_)),
         ended: words(ran.end),
         output: [ran.startup.text.as_str(), output].concat(),
     })

@@ -6,4 +6,5 @@ mod judging;
 mod programs;
 mod right;
 mod unprivileged;
+mod unseen;
 mod wrong;
