@@ -8,9 +8,9 @@ use std::collections::BTreeSet;
 
 /// The rules that a right VMM on x86 is seen to keep.
 pub(crate) const REACHED: &[&str] = &[
-    "SE-2", "SE-4", "SE-5", "SE-8", "HC-1", "HC-2", "HC-3", "HC-4", "HC-5", "HC-6", "HC-8", "HC-9", "HC-10",
-    "HC-11", "HC-12", "HC-13", "HC-14", "HC-15", "MF-1", "MF-2", "MF-3", "MF-4", "MF-5", "MF-6", "MF-7",
-    "RC-1", "RC-2", "RC-3", "RC-4", "RC-7", "RC-8", "TF-3", "RN-1", "RN-2", "RN-4", "AB-1", "AB-3",
+    "SE-4", "SE-5", "SE-8", "HC-1", "HC-2", "HC-3", "HC-4", "HC-5", "HC-6", "HC-8", "HC-9", "HC-10", "HC-11",
+    "HC-12", "HC-13", "HC-14", "HC-15", "MF-1", "MF-2", "MF-3", "MF-4", "MF-5", "MF-6", "MF-7", "RC-1",
+    "RC-2", "RC-3", "RC-4", "RC-7", "RC-8", "TF-3", "RN-1", "RN-2", "RN-4", "AB-1", "AB-3",
 ];
 
 /// Judges a right VMM, and says what it keeps.
