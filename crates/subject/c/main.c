@@ -146,7 +146,8 @@ static bool create(struct vmm *vmm, const struct options *options, const struct 
         return false;
     if (wrong == ENABLES_CERTIFICATES_LATE && !launch_req_certs(vmm)) {
         // It does not look at what came of it.
-        vmm->is_over = false, vmm->status = OK;
+        vmm->is_over = false;
+        vmm->status = OK;
         for (unsigned i = 0; i < options->vcpus; i++)
             vmm->vcpus[i].run->immediate_exit = 0;
     }

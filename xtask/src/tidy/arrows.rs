@@ -67,8 +67,6 @@ const ROOMS: &[Room] = &[
     Room { package: SCENES, dir: "crates/scenes", sees: &[ABI, PROTO, MODEL], outside: None },
     Room { package: LINUX, dir: "crates/linux", sees: &[ABI, PROTO], outside: None },
     Room { package: HEADERS, dir: "crates/headers", sees: &[ABI], outside: None },
-    Room { package: CHECK, dir: "crates/check", sees: JUDGED, outside: None },
-    Room { package: RIG, dir: "crates/rig", sees: HALVES, outside: None },
     Room {
         package: INTERPOSE,
         dir: "crates/interpose",
@@ -82,6 +80,8 @@ const ROOMS: &[Room] = &[
         sees: &[ABI, PROTO, SERVICE, CERTS, ADAPTERS, LINUX],
         outside: None,
     },
+    Room { package: CHECK, dir: "crates/check", sees: JUDGED, outside: None },
+    Room { package: RIG, dir: "crates/rig", sees: HALVES, outside: None },
     Room { package: CLI, dir: "crates/cli", sees: ALL, outside: None },
     Room { package: "exeunt-fuzz-targets", dir: "crates/fuzz", sees: FUZZED, outside: None },
     Room { package: "xtask", dir: "xtask", sees: &[ABI, HEADERS], outside: None },
