@@ -15,6 +15,7 @@ mod backings;
 mod cpuid_unsafe;
 mod dialect;
 mod effects;
+mod embed_unsafe;
 mod error;
 mod guest;
 mod host_memory;

@@ -2,7 +2,7 @@
 //!
 //! The assembler is the compiler's own, so that the text that is shown is the text that runs.
 
-mod image_unsafe;
+mod code;
 
 use exeunt_abi::Gpa;
 
@@ -54,39 +54,39 @@ pub fn all() -> [FlatGuest; 8] {
         guest(
             "port-io",
             Mode::Real,
-            image_unsafe::port_io(),
+            code::port_io(),
             "Writes \"exeunt\" to port 0x3f8 byte by byte, copies a byte from port 0x60 to port 0x80, halts.",
         ),
-        guest("hlt", Mode::Real, image_unsafe::hlt(), "Halts, as often as it is entered."),
+        guest("hlt", Mode::Real, code::hlt(), "Halts, as often as it is entered."),
         guest(
             "shutdown",
             Mode::Protected,
-            image_unsafe::shutdown(),
+            code::shutdown(),
             "Shuts down by a triple fault: a division by zero with an empty interrupt table.",
         ),
-        guest("spin", Mode::Real, image_unsafe::spin(), "Spins until somebody takes it out of the guest."),
+        guest("spin", Mode::Real, code::spin(), "Spins until somebody takes it out of the guest."),
         guest(
             "string-io",
             Mode::Real,
-            image_unsafe::string_io(),
+            code::string_io(),
             "Writes 8 bytes to port 0x3f8 with one instruction, halts.",
         ),
         guest(
             "string-in",
             Mode::Real,
-            image_unsafe::string_in(),
+            code::string_in(),
             "Reads 8 bytes from port 0x60 with one instruction, writes the last to port 0x80, halts.",
         ),
         guest(
             "count",
             Mode::Real,
-            image_unsafe::count(),
+            code::count(),
             "Writes 0, 1, 2 and so on to port 0x1e0, and counts in a register and in memory.",
         ),
         guest(
             "mmio",
             Mode::Protected,
-            image_unsafe::mmio(),
+            code::mmio(),
             "Writes 4 bytes to 0xd0000000, where no memory is, reads 4 bytes there, halts.",
         ),
     ]

@@ -16,7 +16,7 @@
 //! | 0x80 | | code that changes the mode |
 //! | 0x100 | | the code |
 
-mod code_unsafe;
+mod code;
 mod elf;
 mod file;
 
@@ -102,10 +102,10 @@ impl ImageKind {
     pub fn build(self, options: ImageOptions) -> Vec<u8> {
         let mut image = self.header(options);
         let (mode, code) = match self {
-            Self::Rom16 => (&[][..], code_unsafe::real()),
-            Self::Rom32 => (code_unsafe::rom_to_protected(), code_unsafe::protected()),
-            Self::Pvh32 => (code_unsafe::pvh_to_protected(), code_unsafe::protected()),
-            Self::Elf64 => (code_unsafe::pvh_to_long(), code_unsafe::long()),
+            Self::Rom16 => (&[][..], code::real().0),
+            Self::Rom32 => (code::rom_to_protected().0, code::protected().0),
+            Self::Pvh32 => (code::pvh_to_protected().0, code::protected().0),
+            Self::Elf64 => (code::pvh_to_long().0, code::long().0),
         };
         for (offset, part) in [(MODE_CODE, mode), (CODE, code)] {
             image.resize(offset, 0);

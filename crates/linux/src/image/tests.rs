@@ -18,11 +18,10 @@ fn the_parts_of_an_image_do_not_overlap() {
         assert!(kind.line().len() < MODE_CODE - 0x50, "{kind}");
         assert!(kind.header(ImageOptions::default()).len() < MODE_CODE, "{kind}");
     }
-    for code in [code_unsafe::rom_to_protected(), code_unsafe::pvh_to_protected(), code_unsafe::pvh_to_long()]
-    {
+    for code in [code::rom_to_protected().0, code::pvh_to_protected().0, code::pvh_to_long().0] {
         assert!(code.len() <= CODE - MODE_CODE, "{} bytes", code.len());
     }
-    for code in [code_unsafe::real(), code_unsafe::protected(), code_unsafe::long()] {
+    for code in [code::real().0, code::protected().0, code::long().0] {
         assert!(code.len() <= 0x200, "{} bytes", code.len());
     }
 }
