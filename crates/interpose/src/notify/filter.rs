@@ -147,11 +147,7 @@ fn of_requests(requests: &[Ioctl]) -> Option<Vec<Instruction>> {
         asm.end_with(libc::SECCOMP_RET_ALLOW);
 
         asm.place(madvise);
-        asm.load(argument(2));
-        for advice in ADVICE {
-            asm.if_equal(advice.unsigned_abs(), ends.notify);
-        }
-        asm.end_with(libc::SECCOMP_RET_ALLOW);
+        notify_of_advice(asm, &ends);
 
         asm.place(on_file);
         asm.load(argument(1));
@@ -159,6 +155,15 @@ fn of_requests(requests: &[Ioctl]) -> Option<Vec<Instruction>> {
             asm.if_equal(request.0, ends.notify);
         }
     })
+}
+
+/// Calls of `madvise` that give memory back are told of, the rest are not.
+fn notify_of_advice(asm: &mut Assembler, ends: &Ends) {
+    asm.load(argument(2));
+    for advice in ADVICE {
+        asm.if_equal(advice.unsigned_abs(), ends.notify);
+    }
+    asm.end_with(libc::SECCOMP_RET_ALLOW);
 }
 
 /// Everything that can reach `/dev/kvm` or `/dev/sev`, or what the model hands out for them.
@@ -200,11 +205,7 @@ fn of_everything() -> Option<Vec<Instruction>> {
         asm.end_with(libc::SECCOMP_RET_ALLOW);
 
         asm.place(madvise);
-        asm.load(argument(2));
-        for advice in ADVICE {
-            asm.if_equal(advice.unsigned_abs(), ends.notify);
-        }
-        asm.end_with(libc::SECCOMP_RET_ALLOW);
+        notify_of_advice(asm, &ends);
 
         // `fstat` of the C library, which has no path.
         asm.place(fstatat);
