@@ -85,9 +85,13 @@ fn scenes(subject: &Subject, choice: &Choice) -> Result<Vec<Scene>, ForeignError
     }
     let host = if stage == Stage::Scripted { None } else { Some(host()?) };
     // A shard may have no scene that is played, as long as another one has.
-    let all = chosen(subject, &Choice { shard: None, ..choice.clone() }, stage, host);
+    let all = chosen(subject, choice, stage, host);
     match (all.iter().any(Scene::is_played), all.first()) {
-        (true, _) => Ok(chosen(subject, choice, stage, host)),
+        (true, _) => {
+            let takes = |place| choice.shard.is_none_or(|shard| shard.takes(place));
+            let ours = all.into_iter().enumerate().filter(|(place, _)| takes(*place));
+            Ok(ours.map(|(_, scene)| scene).collect())
+        }
         (false, Some(scene)) => {
             let why = scene.left_out.clone().unwrap_or_default();
             Err(ForeignError::NothingToPlay { stage, why })

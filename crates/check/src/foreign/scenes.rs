@@ -34,7 +34,7 @@ pub(super) const ORDINARY_RUN: &str = "ordinary-run";
 /// The rule about what comes before a snapshot: nobody sees in an ordinary run what the state is read for.
 const DRAINED: &str = "HC-14";
 
-/// All scenes of a stage with rules of the choice, in their order. The shard takes from all of them.
+/// All scenes of a stage with rules of the choice, in their order, whatever the shard.
 pub(super) fn chosen(subject: &Subject, choice: &Choice, stage: Stage, host: Option<Kernel>) -> Vec<Scene> {
     let is_chosen = |rule: &&'static Rule| choice.rules.contains(&rule.id.as_str());
     let mut scenes: Vec<Scene> = match stage {
@@ -52,12 +52,6 @@ pub(super) fn chosen(subject: &Subject, choice: &Choice, stage: Stage, host: Opt
     };
     scenes.retain(|scene| {
         !scene.rules.is_empty() && choice.scene.as_ref().is_none_or(|name| name == scene.situation.name)
-    });
-    let mut place = 0;
-    scenes.retain(|_| {
-        let is_ours = choice.shard.is_none_or(|shard| shard.takes(place));
-        place += 1;
-        is_ours
     });
     scenes
 }
